@@ -1,0 +1,376 @@
+"""The command line: parse, call one stage, print, exit status. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from netzip_mlflow import recipe as recipes
+from netzip_mlflow.errors import InputError, NetzipError, Problem, did_you_mean
+
+if TYPE_CHECKING:
+    from netzip_mlflow.stages.job import Options
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="netzip",
+    help="Compress a trained network, measure what ships, score it, compare it in MLflow.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+DEFAULT_RECIPE = "recipes/digits.yaml"
+KILLED, INTERRUPTED, INFEASIBLE = 143, 130, 3
+
+RecipeArgument = Annotated[str | None, typer.Argument(metavar="RECIPE", help="a recipe's YAML file")]
+RecipeOption = Annotated[str | None, typer.Option("--recipe", help="the same, as an option")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="override the recipe; repeatable")
+]
+OnlyOption = Annotated[
+    list[str] | None, typer.Option("--only", metavar="NAME", help="only these candidates; repeatable")
+]
+ExperimentOption = Annotated[str | None, typer.Option(help="experiment in MLflow (default: netzip)")]
+UriOption = Annotated[str | None, typer.Option(help="tracking store (default: MLFLOW_TRACKING_URI, ./mlflow.db)")]
+SeedOption = Annotated[int | None, typer.Option(help="overrides the recipe's seed")]
+ThreadsOption = Annotated[int | None, typer.Option(help="overrides measure.threads")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="print the plan and an estimate, do nothing")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="no progress")]
+JsonOption = Annotated[bool, typer.Option("--json", help="one machine-readable object on stdout")]
+
+
+@app.command()
+def compress(
+    path: RecipeArgument = None,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    only: OnlyOption = None,
+    experiment: ExperimentOption = None,
+    tracking_uri: UriOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    require_feasible: Annotated[
+        bool, typer.Option("--require-feasible", help="status 3 when no candidate keeps the limit")
+    ] = False,
+) -> None:
+    """Train if needed, make all candidates, measure, score and compare them."""
+    loaded = _recipe(path, recipe, overrides, seed, threads)
+    chosen = tuple(_split(only, ","))
+    if dry_run:
+        _print_plan(loaded, chosen, as_json)
+        return
+    with _options(experiment, tracking_uri, quiet) as options:
+        from netzip_mlflow.stages.compress import compress as run
+
+        outcome = run(loaded, options, chosen)
+    from netzip_mlflow.stages import show
+
+    _emit(as_json, lambda: show.compress_object(outcome), lambda: show.compress_text(outcome))
+    if require_feasible and outcome.choice.best is None:
+        raise typer.Exit(INFEASIBLE)
+
+
+@app.command()
+def train(
+    path: RecipeArgument = None,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    experiment: ExperimentOption = None,
+    tracking_uri: UriOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train, export and measure the baseline alone."""
+    loaded = _recipe(path, recipe, overrides, seed, threads)
+    if dry_run:
+        _print_plan(loaded.model_copy(update={"candidates": {}}), (), as_json)
+        return
+    with _options(experiment, tracking_uri, quiet) as options:
+        from netzip_mlflow.stages.train import train as run
+
+        made = run(loaded, options)
+    metrics = made.measured.metrics if made.measured else {}
+    accuracy = metrics.get("accuracy/top1")
+    _emit(
+        as_json,
+        lambda: {"run_id": made.run.id, "metrics": metrics},
+        lambda: f"baseline: run {made.run.id}, test top-1 {accuracy:.2%}",
+    )
+
+
+@app.command()
+def measure(
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="models:/, runs:/ or paths")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="the same, as an option; repeatable")] = None,
+    baseline: Annotated[str | None, typer.Option(help="default: the one that the model's tags name")] = None,
+    recipe: Annotated[str | None, typer.Option(help="a recipe that gives data: accuracy and score too")] = None,
+    overrides: SetOption = None,
+    runtime: Annotated[str, typer.Option(help="what runs the files")] = "onnxruntime",
+    layout: Annotated[str, typer.Option(help="input of another tool's file: nchw or nhwc")] = "nchw",
+    mean: Annotated[str, typer.Option(help="its mean on the [0, 1] scale, one or one per channel")] = "0",
+    std: Annotated[str, typer.Option(help="its standard deviation, likewise")] = "1",
+    scale: Annotated[float, typer.Option(help="its scale: 255 for pixels from 0 to 255")] = 1.0,
+    experiment: ExperimentOption = None,
+    tracking_uri: UriOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure any deployables on this machine, interleaved with their baseline."""
+    uris = [*(models or []), *_split(model, ",")]
+    if not uris:
+        raise InputError("measure: no model given; allowed: models:/..., runs:/..., paths of ONNX files")
+    loaded = _recipe(None, recipe, overrides, seed, threads) if recipe else None
+    with _options(experiment, tracking_uri, quiet) as options:
+        from netzip_mlflow.runtimes import open_runtime
+        from netzip_mlflow.runtimes.onnxruntime import Adapter
+        from netzip_mlflow.stages.measure import measure as run
+
+        open_runtime(runtime)
+        adapter = Adapter(layout, _numbers("--mean", mean), _numbers("--std", std), scale)  # type: ignore[arg-type]
+        found = run(
+            uris, options, baseline=baseline or None, recipe=loaded, adapter=adapter, threads=threads
+        )
+    from netzip_mlflow.stages import show
+
+    _emit(as_json, lambda: show.measure_object(found), lambda: show.measure_text(found))
+
+
+@app.command()
+def compare(
+    run_ids: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="ids of runs or parents")] = None,
+    runs: Annotated[list[str] | None, typer.Option(help="the same, as an option; repeatable")] = None,
+    where: Annotated[str, typer.Option("--filter", help="MLflow's filter over the experiment's runs")] = "",
+    experiment: ExperimentOption = None,
+    tracking_uri: UriOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare runs that are already in MLflow: by id, by filter, or a whole experiment."""
+    chosen = [*(run_ids or []), *_split(runs, ",")]
+    with _options(experiment, tracking_uri, quiet) as options:
+        from netzip_mlflow.stages.compare import compare as run
+
+        run_id, groups = run(options, chosen, where, source=experiment or None)
+    from netzip_mlflow.stages import show
+
+    _emit(as_json, lambda: show.compare_object(run_id, groups), lambda: show.compare_text(groups))
+
+
+@app.command()
+def score(
+    table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="measured figures, the baseline first")],
+    baseline: Annotated[str | None, typer.Option(help="name of the baseline's row")] = None,
+    accuracy: Annotated[str | None, typer.Option(help="accuracy column (default: top1, map50_95 or map50)")] = None,
+    speed: Annotated[str, typer.Option(help="chats, latency, macs or ops")] = "chats",
+    size: Annotated[str, typer.Option(help="disk, zip, params, nonzero, cpu or ram")] = "disk",
+    weights: Annotated[str, typer.Option(help="the lambdas")] = "P=1,S=1,C=1,E=1",
+    zeta: Annotated[float, typer.Option(help="the paper's constant of the hardware")] = 1.0,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="HEADER=MEANING", help="as acc=top1; repeatable")
+    ] = None,
+    log: Annotated[bool, typer.Option("--log", help="write the rows to MLflow as runs")] = False,
+    experiment: ExperimentOption = None,
+    tracking_uri: UriOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ratios and OCS of a table that was measured anywhere."""
+    from netzip_mlflow import scoring
+    from netzip_mlflow.stages import score as stage
+
+    columns = dict(_pair("--column", text) for text in column or [])
+    basis = scoring.Basis(
+        accuracy or stage.find_accuracy(table, columns),
+        speed,
+        size,
+        scoring.Weights.parse(weights),
+        zeta,
+    )
+    rows = stage.score(table, basis, columns=columns, baseline=baseline)
+    if log:
+        with _options(experiment, tracking_uri, quiet) as options:
+            stage.log(rows, table.stem, basis, options)
+    from netzip_mlflow.stages import show
+
+    _emit(as_json, lambda: show.score_object(rows, basis), lambda: show.score_text(rows, basis))
+
+
+@app.command()
+def validate(
+    path: RecipeArgument = None,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Read a recipe and report everything that is wrong with it."""
+    loaded = _recipe(path, recipe, overrides, None, None)
+    count = len(loaded.candidates)
+    typer.echo(f"{loaded.name}: valid, {count} candidate{'' if count == 1 else 's'}, digest {loaded.digest()}")
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="the file to write")] = Path("recipe.yaml"),
+) -> None:
+    """Write a commented recipe to start from; an existing file is never overwritten."""
+    from netzip_mlflow.stages.starter import write
+
+    write(path)
+    typer.echo(f"{path}: written; next: netzip validate {path} && netzip compress {path}")
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="techniques, models, data or metrics")],
+    as_json: JsonOption = False,
+) -> None:
+    """List what can be named in a recipe, or what is measured."""
+    from netzip_mlflow.stages import catalogue
+
+    table = catalogue.listing(what)
+    width = max(map(len, table))
+    _emit(as_json, lambda: table, lambda: "\n".join(f"{k:<{width}}  {v}" for k, v in table.items()))
+
+
+@app.command()
+def doctor(tracking_uri: UriOption = None, as_json: JsonOption = False) -> None:
+    """What this machine can measure, and with what."""
+    from netzip_mlflow.stages import catalogue
+    from netzip_mlflow.tracking import tracking_uri as resolve
+
+    facts = catalogue.examine(resolve(tracking_uri))
+    _emit(as_json, lambda: facts, lambda: "\n".join(f"{k:<22} {v}" for k, v in facts.items()))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="models:/..., runs:/... or a path")],
+    folder: Annotated[Path, typer.Argument(help="where to put it")],
+    opset: Annotated[int | None, typer.Option(help="convert to this opset, refused where it cannot be")] = None,
+    tracking_uri: UriOption = None,
+) -> None:
+    """Put a candidate into a folder: model, description, golden answers and a ten-line predict.py."""
+    with _options(None, tracking_uri, quiet=True):
+        from netzip_mlflow.stages.export import export as run
+
+        written = run(model, folder, opset)
+    typer.echo(f"{folder}: {', '.join(written)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; ends the process with the contract's exit status."""
+    try:
+        app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
+    except NetzipError as error:
+        _explain(str(error))
+        sys.stderr.write(f"netzip: {error}\n")
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.stderr.write("netzip: interrupted\n")
+        sys.exit(INTERRUPTED)
+    except BaseException as error:
+        if type(error).__name__ == "Killed":
+            sys.stderr.write("netzip: ended by SIGTERM\n")
+            sys.exit(KILLED)
+        raise
+    sys.exit(0)
+
+
+def _explain(reason: str) -> None:
+    """Leave the reason on the run that `mlflow run` started, which would only say FAILED."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id:
+        from netzip_mlflow.tracking.reachable import healthy, tracking_uri
+
+        if healthy(tracking_uri()) is None:
+            from netzip_mlflow.tracking.runs import explain
+
+            explain(run_id, reason)
+
+
+def _recipe(
+    path: str | None,
+    option: str | None,
+    overrides: list[str] | None,
+    seed: int | None,
+    threads: int | None,
+) -> recipes.Recipe:
+    from netzip_mlflow import data, models, tasks, techniques
+
+    given = list(_split(overrides, ";"))
+    given += [f"seed={seed}"] if seed is not None else []
+    given += [f"measure.threads={threads}"] if threads is not None else []
+    checks = [data.check, models.check, tasks.check, techniques.check]
+    return recipes.load(path or option or DEFAULT_RECIPE, given, checks)
+
+
+def _split(values: Sequence[str] | None, separator: str) -> list[str]:
+    """MLproject passes one text where the command line takes an option several times."""
+    return [part.strip() for value in values or [] for part in value.split(separator) if part.strip()]
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key or not value:
+        raise InputError(Problem(option, f"{text!r}", "HEADER=MEANING, as acc=top1"))
+    return key, value
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(Problem(option, f"{text!r}", "numbers separated by commas")) from None
+
+
+class _options:  # noqa: N801 (reads as a verb at its uses)
+    """Options of a run, with the store checked first and progress shown while it lasts."""
+
+    def __init__(self, experiment: str | None, uri: str | None, quiet: bool) -> None:
+        from netzip_mlflow.progress import watching
+        from netzip_mlflow.tracking import check_reachable, tracking_uri
+
+        self._experiment, self._uri = experiment or None, tracking_uri(uri)
+        check_reachable(self._uri)
+        self._watching = watching(quiet)
+
+    def __enter__(self) -> Options:
+        from netzip_mlflow.stages.job import Options
+
+        progress, say = self._watching.__enter__()
+        return Options(self._uri, self._experiment, _command(), progress, say)
+
+    def __exit__(self, *details: Any) -> None:
+        self._watching.__exit__(*details)
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["netzip", *sys.argv[1:]])
+
+
+def _print_plan(recipe: recipes.Recipe, only: tuple[str, ...], as_json: bool) -> None:
+    from netzip_mlflow.stages.plan import plan
+
+    found = plan(recipe, only)
+    _emit(as_json, lambda: found.as_object(), lambda: found.as_text())
+
+
+def _emit(as_json: bool, value: Callable[[], Any], text: Callable[[], str]) -> None:
+    typer.echo(json.dumps(value(), indent=2) if as_json else text())

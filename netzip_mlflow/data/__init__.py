@@ -1,0 +1,26 @@
+"""Data sets: what they ship, how it is cut into splits, and what holds the splits apart.
+
+A source is one file with a `load(spec) -> Source` and one line in `catalogue.SOURCES`. Nothing
+heavy is imported before a data set is opened.
+"""
+
+from __future__ import annotations
+
+from netzip_mlflow.data.catalogue import SOURCES, check, names
+from netzip_mlflow.data.dataset import Dataset, Split
+from netzip_mlflow.data.images import Images, to_input
+from netzip_mlflow.data.opening import open_data
+from netzip_mlflow.data.source import Part, Source
+
+__all__ = [
+    "SOURCES",
+    "Dataset",
+    "Images",
+    "Part",
+    "Source",
+    "Split",
+    "check",
+    "names",
+    "open_data",
+    "to_input",
+]

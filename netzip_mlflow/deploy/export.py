@@ -1,0 +1,133 @@
+"""From a twin to the FP32 ONNX graph that every deploy technique starts from."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from netzip_mlflow.deploy.compact import compact
+from netzip_mlflow.errors import NetzipError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    from netzip_mlflow.twin import Twin
+
+__all__ = ["INPUT", "OUTPUT", "Exported", "Exports", "export"]
+
+INPUT, OUTPUT = "images", "scores"
+LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A compact FP32 graph.
+
+    `deviation` is max |onnx - torch| over a batch of three seeded random images; `layers` names the
+    layers in the graph's order as the network does, since the compact graph has no names.
+    """
+
+    model: onnx.ModelProto
+    deviation: float
+    layers: tuple[str, ...]
+
+
+def export(twin: Twin) -> Exported:
+    """The twin as a compact FP32 graph.
+
+    Input `images`: float32 (batch, C, H, W) in [0, 1]; output `scores`: float32 (batch, classes);
+    the batch is dynamic; normalisation is inside; no external data.
+
+    Raises:
+        NetzipError: torch cannot export the network; the message carries its reason.
+    """
+    import torch
+
+    network = twin.network().cpu()
+    example = torch.rand(2, *twin.input.shape, generator=torch.Generator().manual_seed(0))
+    batch = torch.export.Dim("batch")
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: batch},),
+                external_data=False,
+                verbose=False,
+            )
+    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+        lines = str(error).strip().splitlines()
+        raise NetzipError(f"torch cannot export the network to ONNX: {lines[0]}") from error
+    assert program is not None  # noqa: S101 (the dynamo exporter always returns its program)
+    full = program.model_proto
+    model = compact(full)
+    return Exported(model, _deviation(model, network), _layer_names(full))
+
+
+class Exports:
+    """A small memory of exported graphs, so that chains that share a twin export it once."""
+
+    def __init__(self, size: int = 4) -> None:
+        self._size = size
+        self._known: OrderedDict[str, Exported] = OrderedDict()
+
+    def __call__(self, twin: Twin) -> Exported:
+        """As `export`."""
+        key = twin.digest()
+        if key not in self._known:
+            self._known[key] = export(twin)
+        self._known.move_to_end(key)
+        while len(self._known) > self._size:
+            self._known.popitem(last=False)
+        return self._known[key]
+
+
+def _layer_names(model: onnx.ModelProto) -> tuple[str, ...]:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    names = []
+    for node in model.graph.node:
+        if node.op_type in LAYERS:
+            known = node.input[1] in weights and node.input[1].endswith(".weight")
+            # the network stands second in the exported sequence, behind its normalisation
+            name = node.input[1].removeprefix("1.").removesuffix(".weight") if known else node.name
+            names.append(name)
+    return tuple(names)
+
+
+def _deviation(model: onnx.ModelProto, network: object) -> float:
+    import onnxruntime
+    import torch
+
+    assert isinstance(network, torch.nn.Module)  # noqa: S101 (typing only)
+    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim][1:]
+    images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(1))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    found: np.ndarray = session.run(None, {INPUT: images.numpy()})[0]
+    with torch.no_grad():
+        return float((torch.from_numpy(found) - network(images)).abs().max())
+
+
+@contextlib.contextmanager
+def _quiet():
+    """The exporter prints progress to stdout and warns about its own internals."""
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)

@@ -1,0 +1,86 @@
+"""The errors that netzip-mlflow raises, and the exit status each one means.
+
+NetzipError                 1   failed while running
+├── InputError              2   bad input: nothing was started
+│   └── TrackingUnavailable 2   the tracking server cannot be reached at start
+├── TrackingLost            1   the tracking server went away in the middle
+├── SplitSealed             1   something other than the final evaluation asked for the test split
+└── MissingPackage          1   an optional package is not installed
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = [
+    "InputError",
+    "MissingPackage",
+    "NetzipError",
+    "Problem",
+    "SplitSealed",
+    "TrackingLost",
+    "TrackingUnavailable",
+    "did_you_mean",
+]
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """A hint such as ``did you mean 'ptq'?``, or an empty string when nothing is close."""
+    close = difflib.get_close_matches(str(given), list(allowed), n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with an input: where it stands, what is wrong, what is allowed."""
+
+    where: str
+    what: str
+    allowed: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        if self.allowed:
+            text += f"; allowed: {self.allowed}"
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class NetzipError(Exception):
+    """Something failed while running."""
+
+    exit_status = 1
+
+
+class InputError(NetzipError):
+    """Bad input: says every problem at once; raised before any work and before any run exists."""
+
+    exit_status = 2
+
+    def __init__(self, problems: str | Problem | Iterable[Problem], source: str = "") -> None:
+        if isinstance(problems, str):
+            problems = [Problem("", problems)]
+        elif isinstance(problems, Problem):
+            problems = [problems]
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        self.source = source
+        prefix = f"{source}: " if source else ""
+        super().__init__("\n".join(f"{prefix}{p}" for p in self.problems))
+
+
+class TrackingUnavailable(InputError):
+    """The tracking server does not answer; said before anything heavy is imported."""
+
+
+class TrackingLost(NetzipError):
+    """The tracking server went away; the message names the file that holds what was measured."""
+
+
+class SplitSealed(NetzipError):
+    """The test split was asked for outside the final evaluation."""
+
+
+class MissingPackage(NetzipError):
+    """An optional package is needed here; the message names what to install."""

@@ -1,0 +1,172 @@
+"""What a fresh process needs: time to load, time of the first inference, memory.
+
+`fresh_process` starts one; it runs this module as a script, which prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from netzip_mlflow.errors import InputError, NetzipError, Problem
+
+__all__ = ["FreshProcess", "Memory", "fresh_process"]
+
+TIMEOUT_SECONDS = 300
+_CALLS = 3  # inferences within the peak
+
+
+@dataclass(frozen=True)
+class FreshProcess:
+    """Figures under the keys they are logged as, and why one is absent.
+
+    Attributes:
+        metrics: `size/load_ms` (opening the file: weights are unpacked then),
+            `size/first_inference_ms`, `size/ram_bytes` (peak resident set while loading and
+            running, less the resident set before loading).
+        reasons: key -> reason, for what is missing in `metrics`.
+    """
+
+    metrics: dict[str, float]
+    reasons: dict[str, str]
+
+
+def fresh_process(path: str | Path, threads: int) -> FreshProcess:
+    """Load a deployable in a new Python process and run it on one blank sample.
+
+    Raises:
+        InputError: when the file cannot be loaded there.
+        NetzipError: when the process fails otherwise or takes longer than five minutes.
+    """
+    package = str(Path(__file__).resolve().parents[2])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-m", __name__, str(Path(path).resolve()), str(threads)]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise NetzipError(f"{path}: a fresh process took over {TIMEOUT_SECONDS} s") from None
+    answer = json.loads(done.stdout) if done.stdout else {}
+    if "error" in answer:
+        kind = InputError if done.returncode == InputError.exit_status else NetzipError
+        raise kind(answer["error"])
+    if done.returncode or not answer:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        status = f"status {done.returncode}"
+        raise NetzipError(f"{path}: a fresh process that runs it ended with {status}: {last}")
+    return FreshProcess(answer["metrics"], answer["reasons"])
+
+
+class Memory:
+    """Resident set of this process, in bytes.
+
+    Linux: read from ``/proc/self/status``, the peak reset through ``/proc/self/clear_refs``.
+    Elsewhere the kernel keeps one peak for the process's whole life: it tells the peak since
+    `reset` only where it has grown since.
+    """
+
+    def __init__(self, proc: Path = Path("/proc/self")) -> None:
+        self._proc = proc
+        self._before = 0
+
+    def reset(self) -> None:
+        """Start anew: the peak counts from here, and the resident set is taken."""
+        try:
+            (self._proc / "clear_refs").write_text("5")
+        except OSError:
+            self._life_peak: int | None = _life_peak()
+        else:
+            self._life_peak = None
+        self._before = self._status("VmRSS") or _resident()
+
+    def peak_above(self) -> tuple[int | None, str]:
+        """Bytes of the peak since `reset` above the resident set then, or None and why."""
+        if self._life_peak is None:
+            peak = self._status("VmHWM")
+        else:
+            peak = _life_peak()
+            if peak <= self._life_peak:
+                return None, "this system cannot reset a process's peak, and it was not exceeded"
+        return max(0, peak - self._before), ""
+
+    def _status(self, field: str) -> int:
+        try:
+            lines = (self._proc / "status").read_text().splitlines()
+        except OSError:
+            return 0
+        found = (line.split() for line in lines if line.startswith(f"{field}:"))
+        return next((int(words[1]) * 1024 for words in found), 0)
+
+
+def _resident() -> int:
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def _life_peak() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset  # type: ignore[attr-defined]
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _measure(path: str, threads: int) -> dict[str, dict[str, float] | dict[str, str]]:
+    import numpy as np
+
+    from netzip_mlflow.runtimes.onnxruntime import Adapter, load
+
+    memory = Memory()
+    memory.reset()
+    started = time.perf_counter_ns()
+    session = load(path, threads=threads, adapter=Adapter())
+    loaded = time.perf_counter_ns()
+    sizes = [size for size in session.shape if size is not None]
+    if len(sizes) < len(session.shape):
+        what = f"the input's size is open: {session.shape}"
+        raise InputError(Problem(path, what, "a fixed number of channels, height and width"))
+    x = np.zeros((1, *sizes), np.float32)
+    before = time.perf_counter_ns()
+    session.run(x)
+    ran = time.perf_counter_ns()
+    for _ in range(_CALLS - 1):
+        session.run(x)
+    peak, reason = memory.peak_above()
+    metrics = {
+        "size/load_ms": (loaded - started) / 1e6,
+        "size/first_inference_ms": (ran - before) / 1e6,
+    }
+    if peak is None:
+        return {"metrics": metrics, "reasons": {"size/ram_bytes": reason}}
+    return {"metrics": {**metrics, "size/ram_bytes": peak}, "reasons": {}}
+
+
+def _main(arguments: list[str], write: Callable[[str], object]) -> int:
+    path, threads = arguments
+    try:
+        write(json.dumps(_measure(path, int(threads))))
+    except NetzipError as error:
+        write(json.dumps({"error": str(error)}))
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:], sys.stdout.write))

@@ -1,0 +1,174 @@
+"""Which networks there are, how one is built, and the check of a recipe's `model`.
+
+Literal tables: listing and checking import no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netzip_mlflow.data.factory import FACTORY_PATH, call, import_function
+from netzip_mlflow.errors import InputError, Problem, did_you_mean
+from netzip_mlflow.models.torchvision import CLASSIFIERS, classifier
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["PRETRAINED", "SUFFIXES", "TABLE", "build", "build_factory", "check", "names"]
+
+TABLE = {
+    "lenet5": "netzip_mlflow.models.lenet5:lenet5",
+    "resnet8": "netzip_mlflow.models.resnet8:resnet8",
+    "resnet20_cifar": "netzip_mlflow.models.cifar_resnet:resnet20_cifar",
+    "resnet32_cifar": "netzip_mlflow.models.cifar_resnet:resnet32_cifar",
+    "resnet44_cifar": "netzip_mlflow.models.cifar_resnet:resnet44_cifar",
+    "resnet56_cifar": "netzip_mlflow.models.cifar_resnet:resnet56_cifar",
+    "resnet110_cifar": "netzip_mlflow.models.cifar_resnet:resnet110_cifar",
+}
+ABOUT = {
+    "lenet5": "LeNet-5 (LeCun 1998), 61,706 parameters at 1x32x32",
+    "resnet8": "ResNet-8 of MLPerf Tiny, 78 thousand parameters",
+    "resnet20_cifar": "ResNet-20 for CIFAR (He 2015, section 4.2), 0.27 M parameters",
+    "resnet32_cifar": "ResNet-32 for CIFAR, 0.46 M parameters",
+    "resnet44_cifar": "ResNet-44 for CIFAR, 0.66 M parameters",
+    "resnet56_cifar": "ResNet-56 for CIFAR, 0.85 M parameters",
+    "resnet110_cifar": "ResNet-110 for CIFAR, 1.73 M parameters",
+}
+SUFFIXES = (".safetensors", ".pt", ".pth")
+PRETRAINED = "pretrained"
+
+
+def names() -> dict[str, str]:
+    """The networks that a recipe's `model.name` may give, each with one line about it."""
+    return ABOUT | dict.fromkeys(
+        CLASSIFIERS, "torchvision's, 3 channels, head fitted to the classes"
+    )
+
+
+def build(
+    name: str,
+    *,
+    classes: int,
+    channels: int,
+    size: tuple[int, int],
+    arguments: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A network with fresh random weights (of torch's global generator), in eval mode.
+
+    Args:
+        name: of `TABLE`, or one of torchvision's classifiers.
+        classes: of the task; the network gives one score for each.
+        channels: of the images.
+        size: of the images, (H, W).
+        arguments: further keywords of the network's own constructor.
+
+    Raises:
+        InputError: no such network, or it does not take such images or arguments.
+    """
+    arguments = arguments or {}
+    if name in TABLE:
+        module, _, function_name = TABLE[name].partition(":")
+        function = getattr(importlib.import_module(module), function_name)
+        settings = {"classes": classes, "channels": channels, "size": size} | dict(arguments)
+        model = call(function, settings, TABLE[name], "model")
+    elif name in CLASSIFIERS:
+        model = classifier(name, classes, channels, size, arguments)
+    else:
+        raise InputError(_unknown(name))
+    return _fitting(model, name, classes, channels, size)
+
+
+def build_factory(
+    path: str,
+    *,
+    classes: int,
+    channels: int,
+    size: tuple[int, int],
+    arguments: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A user's own network, from ``function(num_classes=..., **arguments)``, in eval mode.
+
+    Args:
+        path: "module:function".
+        classes: of the task.
+        channels: of the images, which the network must take.
+        size: of the images, (H, W), which the network must take.
+        arguments: further keywords.
+
+    Raises:
+        InputError: the function cannot be imported, does not take the arguments, returns no
+            module, or the module does not take such images. What the function itself raises
+            passes through.
+    """
+    from torch import nn
+
+    settings = {"num_classes": classes} | dict(arguments or {})
+    model = call(import_function(path, "model.factory"), settings, path, "model")
+    if not isinstance(model, nn.Module):
+        what = f"{path} returned a {type(model).__name__}"
+        raise InputError(Problem("model.factory", what, "a torch.nn.Module"))
+    return _fitting(model, path, classes, channels, size)
+
+
+def _fitting(
+    model: nn.Module, name: str, classes: int, channels: int, size: tuple[int, int]
+) -> nn.Module:
+    """The model in eval mode, after a pass of two black images showed that they fit."""
+    import torch
+
+    model.eval()
+    parameter = next(model.parameters(), torch.empty(0))
+    images = torch.zeros(2, channels, *size, device=parameter.device)
+    given = f"images of {channels}x{size[0]}x{size[1]}"
+    try:
+        with torch.no_grad():
+            scores = model(images)
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        problem = Problem("model", f"{name} does not take {given}: {error}")
+        raise InputError(problem) from error
+    shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+    if shape != (2, classes):
+        what = f"{name} gives {shape} for two {given}"
+        raise InputError(Problem("model", what, f"scores of shape (2, {classes})"))
+    return model
+
+
+def check(raw: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with the names and paths in a raw recipe's `model`; shapes are the schema's."""
+    model = raw.get("model")
+    if not isinstance(model, Mapping):
+        return []
+    name, factory, weights = model.get("name"), model.get("factory"), model.get("weights")
+    problems = []
+    if isinstance(name, str) and name not in TABLE and name not in CLASSIFIERS:
+        problems.append(_unknown(name))
+    if isinstance(factory, str) and not FACTORY_PATH.fullmatch(factory):
+        problems.append(Problem("model.factory", f"{factory!r}", "module:function"))
+    if isinstance(weights, str):
+        problems += _weights_problems(name, weights)
+    return problems
+
+
+def _unknown(name: str) -> Problem:
+    known = list(names())
+    allowed = f"{', '.join(TABLE)}, or one of torchvision's classifiers (`netzip list models`)"
+    what = f"no network is called {name!r}"
+    return Problem("model.name", what, allowed, did_you_mean(name.lower(), known))
+
+
+def _weights_problems(name: Any, weights: str) -> list[Problem]:
+    if weights == PRETRAINED:
+        if name in CLASSIFIERS:
+            return []
+        what = f"{name or 'this model'} has no pretrained weights of its own"
+        return [Problem("model.weights", what, f"a file ({', '.join(SUFFIXES)})")]
+    path = Path(weights)
+    if path.suffix not in SUFFIXES:
+        allowed = f"{', '.join(SUFFIXES)}, or `{PRETRAINED}`"
+        return [Problem("model.weights", f"{path.name} is no weights file", allowed)]
+    if not path.is_file():
+        return [Problem("model.weights", f"no such file: {path}", "an existing file")]
+    return []

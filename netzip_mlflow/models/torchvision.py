@@ -1,0 +1,72 @@
+"""torchvision's classifiers by name, their heads fitted to the classes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from netzip_mlflow.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["CLASSIFIERS", "classifier"]
+
+# literal, so that a recipe is checked without importing torchvision; a test compares
+CLASSIFIERS = (
+    *("alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny"),
+    *("densenet121", "densenet161", "densenet169", "densenet201"),
+    *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"),
+    *("efficientnet_b4", "efficientnet_b5", "efficientnet_b6", "efficientnet_b7"),
+    *("efficientnet_v2_l", "efficientnet_v2_m", "efficientnet_v2_s", "googlenet", "inception_v3"),
+    *("maxvit_t", "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3"),
+    *("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
+    *("regnet_x_16gf", "regnet_x_1_6gf", "regnet_x_32gf", "regnet_x_3_2gf", "regnet_x_400mf"),
+    *("regnet_x_800mf", "regnet_x_8gf", "regnet_y_128gf", "regnet_y_16gf", "regnet_y_1_6gf"),
+    *("regnet_y_32gf", "regnet_y_3_2gf", "regnet_y_400mf", "regnet_y_800mf", "regnet_y_8gf"),
+    *("resnet101", "resnet152", "resnet18", "resnet34", "resnet50"),
+    *("resnext101_32x8d", "resnext101_64x4d", "resnext50_32x4d"),
+    *("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0"),
+    *("squeezenet1_0", "squeezenet1_1", "swin_b", "swin_s", "swin_t"),
+    *("swin_v2_b", "swin_v2_s", "swin_v2_t"),
+    *("vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"),
+    *("vit_b_16", "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32"),
+    *("wide_resnet101_2", "wide_resnet50_2"),
+)
+CHANNELS = 3
+
+
+def classifier(
+    name: str, classes: int, channels: int, size: tuple[int, int], arguments: Mapping[str, Any]
+) -> nn.Module:
+    """One of `CLASSIFIERS` with random weights; `arguments` go to torchvision's constructor.
+
+    Raises:
+        InputError: the data have not 3 channels, or torchvision refuses the arguments.
+    """
+    from torchvision import models
+
+    if channels != CHANNELS:
+        what = f"{name} takes {CHANNELS} channels, the data give {channels}"
+        raise InputError(Problem("model.name", what, "a network for any number of channels"))
+    settings = {"weights": None, "num_classes": classes} | _defaults(name, size) | dict(arguments)
+    try:
+        return models.get_model(name, **settings)
+    except (TypeError, ValueError, AssertionError) as error:
+        constructor = models.get_model_builder(name)
+        given = ", ".join(f"{k}={v!r}" for k, v in arguments.items()) or "no arguments"
+        what = f"{name} cannot be built for {size[0]}x{size[1]} with {given}: {error}"
+        signature = f"{name}{inspect.signature(constructor)}"
+        raise InputError(Problem("model", what, signature)) from error
+
+
+def _defaults(name: str, size: tuple[int, int]) -> dict[str, Any]:
+    """What a constructor needs to give one output, fit the images and take ImageNet weights."""
+    if name in ("googlenet", "inception_v3"):
+        return {"aux_logits": False, "init_weights": True, "transform_input": True}
+    if name.startswith("vit_") and size[0] == size[1]:
+        return {"image_size": size[0]}
+    if name.startswith("maxvit_"):
+        return {"input_size": size}
+    return {}

@@ -1,0 +1,182 @@
+"""The report's later sections: each candidate, classes, machine, definitions, reproduction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from netzip_mlflow.report.explain import explain
+from netzip_mlflow.report.markup import NOTHING, Child, Markup, badge, pairs, sentence, tag, tags
+from netzip_mlflow.report.quantities import interval, percent, quantity
+from netzip_mlflow.report.standing import Row, Standing, accuracy_key, text
+from netzip_mlflow.scoring import Choice
+
+__all__ = ["background", "candidates", "classes", "definitions", "reproduction"]
+
+_DETAILS = (
+    "accuracy/drop_points",
+    "accuracy/mcnemar_p",
+    "accuracy/ece",
+    "speed/latency_ms",
+    "speed/latency_ms_p95",
+    "speed/ops",
+    "speed/chats",
+    "size/disk_bytes",
+    "size/zip_bytes",
+    "size/parameters",
+    "size/sparsity",
+    "size/ram_bytes",
+    "energy/joules",
+    "fidelity/agreement",
+    "fidelity/negative_flips",
+    "fidelity/positive_flips",
+    "fidelity/worst_class_drop_points",
+)
+_DEFINITIONS = (
+    ("P, performance", "accuracy of the candidate / accuracy of the baseline"),
+    (
+        "S, speed-up",
+        (
+            "speed of the baseline / speed of the candidate, on the basis named above. CHATS: the "
+            "sum over layers of operations x bit width"
+        ),
+    ),
+    ("C, compression", "size of the baseline / size of the candidate, on the basis named above"),
+    ("E, efficiency", "energy of the baseline / energy of the candidate; left out without a meter"),
+    (
+        "OCS",
+        (
+            "P x (λ1 (P−1) + λ2 (S−1) + λ3 (C−1) + λ4 (E−1)) over the terms that took part. The "
+            "baseline's is 0, negative is worse than no compression. Only candidates within the "
+            "constraint are ranked by it"
+        ),
+    ),
+    (
+        "Ratio (of latency)",
+        (
+            "median over interleaved rounds of baseline / candidate, measured, with its interval; "
+            "an interval that contains 1 is no measurable change"
+        ),
+    ),
+    (
+        "Drop",
+        "accuracy of the baseline − accuracy of the candidate, in points, on the same samples",
+    ),
+    (
+        "Verdict",
+        (
+            "good: within the constraint, something improved, nothing worse. mixed: within it, but "
+            "something is worse. poor: outside it, or nothing improved"
+        ),
+    ),
+)
+
+
+def candidates(parts: Standing, best: Choice) -> Markup:
+    """One card each: chain, verdict with its reasons, explanations, figures."""
+    cards = [_card(row, starred=row["name"] == best.best) for row in parts.candidates]
+    for row in parts.failed:
+        mark = badge("failed")
+        why = text(row, "error") or "no reason was recorded"
+        cards.append(
+            tag("article", tag("h3", str(row["name"]), mark), tag("p", why), class_="card")
+        )
+    return (
+        tags(tag("h2", "Each candidate"), tag("div", cards, class_="cards")) if cards else NOTHING
+    )
+
+
+def classes(per_class: Mapping[str, pd.DataFrame]) -> Markup:
+    """Per-class tables; figures as they come, three digits after the point."""
+    drawn: list[Child] = []
+    for name, frame in per_class.items():
+        head = [
+            tag("th", _spoken(str(c)), class_="text" if c == "class" else "") for c in frame.columns
+        ]
+        rows = [
+            tag(
+                "tr", [tag("td", _figure(v), class_="text" if c == "class" else "") for c, v in row]
+            )
+            for row in (record.items() for record in frame.to_dict("records"))
+        ]
+        body = tag("table", tag("thead", tag("tr", head)), tag("tbody", rows))
+        drawn += [tag("h2", f"Per class: {name}"), tag("div", body, class_="scroll")]
+    return tags(drawn)
+
+
+def background(machine: Mapping[str, object], basis: str, terms: str, constraint: str) -> Markup:
+    score = [("Basis", basis), ("Terms", terms), ("Constraint", constraint)]
+    fingerprint = [(_spoken(str(key)), _value(value)) for key, value in machine.items()]
+    cards = [tag("div", tag("h3", "Score"), pairs(score), class_="card")]
+    if fingerprint:
+        cards.append(tag("div", tag("h3", "Machine"), pairs(fingerprint), class_="card"))
+    return tags(tag("h2", "Basis and machine"), tag("div", cards, class_="two"))
+
+
+def definitions() -> Markup:
+    return tags(tag("h2", "Definitions"), tag("div", pairs(_DEFINITIONS), class_="card"))
+
+
+def reproduction(command: str, recipe_yaml: str) -> Markup:
+    shown: list[Child] = []
+    if command:
+        shown += [tag("h2", "Reproduce"), tag("pre", tag("code", command))]
+    if recipe_yaml:
+        shown += [tag("h2", "Recipe, resolved"), tag("pre", tag("code", recipe_yaml))]
+    return tags(shown)
+
+
+def _card(row: Row, *, starred: bool) -> Markup:
+    accuracy = accuracy_key([row])
+    figures = [(quantity(accuracy).label, interval(row, accuracy))]
+    validation = interval(row, f"validation/{accuracy}", percent)
+    if validation:
+        figures.append((f"{quantity(accuracy).label}, validation", validation))
+    figures += [(_label(key), interval(row, key)) for key in _DETAILS]
+    if text(row, "run_id"):
+        figures.append(("MLflow run", text(row, "run_id")))
+    reasons = [r for r in text(row, "reasons").split("\n") if r]
+    flags = [f"Flag: {f}" for f in text(row, "flags").split("\n") if f]
+    story = explain(row)
+    # the explanation opens with the same figures as the verdict's reason on latency
+    told = [sentence(r) for r in reasons if not (story and r.startswith("latency:"))]
+    told += [*story, *flags]
+    chain = text(row, "chain")
+    return tag(
+        "article",
+        tag("h3", f"{'★ ' if starred else ''}{row['name']}", badge(text(row, "verdict"))),
+        tag("p", tag("code", chain)) if chain else NOTHING,
+        tag("ul", [tag("li", t) for t in told]) if told else NOTHING,
+        pairs((label, shown) for label, shown in figures if shown),
+        class_="card",
+    )
+
+
+def _label(key: str) -> str:
+    what = quantity(key)
+    return what.axis() if what.unit == "points" else what.label
+
+
+def _spoken(key: str) -> str:
+    """``change_points`` as ``Change points``."""
+    words = re.sub(r"[_/]+", " ", key)
+    return words[:1].upper() + words[1:]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(str(item) for item in value)
+    return str(value)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if pd.isna(value):
+        return ""
+    return f"{value:d}" if isinstance(value, int) else f"{value:.3f}".replace("-", "−")

@@ -1,0 +1,224 @@
+"""A candidate on its way: chain, twin, deployable, measurements, and the run that tells of them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netzip_mlflow.deploy import Deployable
+from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.metrics import thop
+from netzip_mlflow.stages import measurement
+from netzip_mlflow.tracking.models import deployable_logger
+from netzip_mlflow.twin import Twin
+
+if TYPE_CHECKING:
+    from netzip_mlflow.metrics.latency import Latency
+    from netzip_mlflow.recipe import Recipe
+    from netzip_mlflow.stages.job import Job
+    from netzip_mlflow.stages.measurement import Measurement
+    from netzip_mlflow.tasks import Task
+    from netzip_mlflow.techniques import Context, Technique
+    from netzip_mlflow.tracking import Run
+
+__all__ = [
+    "Candidate",
+    "fail",
+    "finish",
+    "inspect_and_judge",
+    "parameters",
+    "row",
+    "start",
+    "store",
+    "time_and_grade",
+    "walk",
+]
+
+GOLDEN = 16
+
+
+@dataclass(eq=False)
+class Candidate:
+    """One row of the comparison; `error` says why it is not a measured one."""
+
+    name: str
+    chain: str
+    run: Run
+    folder: Path
+    twin: Twin | None = None
+    file: Path | None = None
+    measured: Measurement | None = None
+    error: str = ""
+
+
+def start(work: Job, name: str, chain: str, tags: Mapping[str, str] | None = None) -> Candidate:
+    """A child run for a candidate, or for the baseline when it is so named."""
+    kind = "baseline" if name == "baseline" else "candidate"
+    run = work.run.child(kind, name, {"netzip.chain": chain, **(tags or {})})
+    return Candidate(name, chain, run, work.folder / name)
+
+
+def walk(made: Candidate, chain: Sequence[Technique], origin: Twin, context: Context) -> Deployable:
+    """Apply a chain to the baseline's twin, sealed off from the test split.
+
+    Raises:
+        NetzipError: as the techniques do.
+    """
+    with context.task.sealed():
+        twin = origin
+        for technique in chain:
+            result = technique.apply(twin, context)
+            if not isinstance(result, Twin):
+                made.twin = twin
+                return result
+            twin = result
+        made.twin = twin
+        source = context.exports(twin)
+        return Deployable.of(source.model, twin, source, task=context.task.name)
+
+
+def store(made: Candidate, deployable: Deployable, task: Task) -> None:
+    """Write what ships, the twin and golden answers, and log all three."""
+    made.file = deployable.save(made.folder)
+    _golden(made.file, task)
+    made.run.model(deployable_logger(made.folder, made.name))
+    tags = {"netzip.model_digest": deployable.digest}
+    if made.twin is not None and made.twin.architecture is not None:
+        made.twin.save(made.folder / "twin")
+        made.run.artifact(made.folder / "twin", "twin")
+    made.run.log({"fidelity/export_max_abs_diff": deployable.manifest["float_deviation"]}, tags=tags)
+
+
+def _golden(file: Path, task: Task) -> None:
+    """Sixteen validation images with the file's own answers: a check for whoever deploys it."""
+    from netzip_mlflow.runtimes import open_runtime
+
+    images, labels = next(task.split("validation").batches(GOLDEN))
+    scores = open_runtime("onnxruntime").load(file).run(images)
+    np.savez(file.parent / "golden.npz", images=images, scores=scores, labels=labels)
+
+
+def inspect_and_judge(
+    work: Job, made: Candidate, baseline: Candidate | None, recipe: Recipe, task: Task
+) -> None:
+    """Everything that needs no clock, logged at once: a later fault does not lose it."""
+    assert made.file is not None  # noqa: S101 (stored before)
+    found = measurement.inspect(made.name, made.file, recipe.measure)
+    made.measured = found
+    against = baseline.measured if baseline is not None else None
+    splits = ("validation", "test")
+    work.progress(f"evaluating {made.name}", 0.0)
+    measurement.judge(found, against, task, splits, recipe.measure, recipe.seed, work.progress)
+    if made.twin is not None:
+        _check_count(made, found)
+    _write_layers(made, found)
+    made.run.artifact(made.folder / "layers.csv")
+    made.run.log(found.metrics)
+
+
+def _check_count(made: Candidate, found: Measurement) -> None:
+    assert made.twin is not None  # noqa: S101 (the caller has looked)
+    counted = thop.count(made.twin.network(), made.twin.input.shape)
+    found.metrics["speed/macs_thop"] = float(counted.total)
+    if counted.layers != found.metrics["speed/macs"]:
+        found.flags.append("macs-differ")
+        found.facts["macs"] = (
+            f"thop counts {counted.layers:,} MACs in convolutions and linear layers, "
+            f"the graph {found.metrics['speed/macs']:,.0f}"
+        )
+
+
+def _write_layers(made: Candidate, found: Measurement) -> None:
+    named = json.loads((made.folder / "netzip.json").read_text())["layers"]
+    with (made.folder / "layers.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(
+            ["layer", "op", "macs", "bits", "weight_bits", "activation_bits", "weight_bytes", "parameters"]
+        )
+        for layer, known in zip(found.layers, named, strict=True):
+            rows.writerow(
+                [
+                    known["name"],
+                    layer.op,
+                    layer.macs,
+                    layer.bits,
+                    layer.weight_bits,
+                    layer.activation_bits,
+                    round(layer.weight_bytes, 2),
+                    layer.parameters,
+                ]
+            )
+
+
+def time_and_grade(work: Job, made: Sequence[Candidate], recipe: Recipe) -> Latency:
+    """Time all together, the baseline first, then score each; everything new is logged.
+
+    Raises:
+        NetzipError: a timing failed, or a ratio has no meaning (a baseline with zero accuracy).
+    """
+    known = [c.measured for c in made if c.measured is not None]
+    before = {m.name: set(m.metrics) for m in known}
+    found = measurement.clock(known, recipe.measure, recipe.seed, work.progress)
+    origin = known[0]
+    _, fingerprint = work.fingerprint(recipe.measure.threads, origin.path)
+    for each in made:
+        if each.measured is None:
+            continue
+        measurement.grade(each.measured, origin, recipe.score)
+        new = {k: v for k, v in each.measured.metrics.items() if k not in before[each.name]}
+        each.run.log(new, tags=_tags(each.measured, made[0].run.id, fingerprint))
+    return found
+
+
+def _tags(measured: Measurement, baseline: str, fingerprint: str) -> dict[str, str]:
+    assert measured.basis is not None  # noqa: S101 (graded before)
+    tags = {
+        "netzip.baseline": baseline,
+        "netzip.basis": measured.basis.label(),
+        "netzip.terms": measured.terms,
+        "netzip.fingerprint": fingerprint,
+        "netzip.flags": ",".join(measured.flags),
+        "netzip.facts": json.dumps(measured.facts),
+    }
+    if measured.verdict is not None:
+        tags["netzip.verdict"] = measured.verdict.grade
+        tags["netzip.reason"] = "\n".join(measured.verdict.reasons)
+    return tags
+
+
+def fail(made: Candidate, error: Exception) -> None:
+    """One candidate's failure: said on its run, and the others go on."""
+    known = isinstance(error, NetzipError)
+    made.error = str(error) if known else f"{type(error).__name__}: {error}"
+    made.measured = None
+    made.run.end("FAILED", made.error)
+
+
+def finish(made: Candidate) -> None:
+    """The candidate is complete."""
+    made.run.end("FINISHED")
+
+
+def parameters(chain: Sequence[Technique]) -> Iterator[tuple[str, Any]]:
+    """A chain's parameters as run params: `technique/1.finetune/epochs`, defaults too."""
+    for position, technique in enumerate(chain):
+        where = f"technique/{position}.{technique.label().split('(')[0]}"
+        for key, value in dataclasses.asdict(technique).items():  # type: ignore[call-overload]
+            yield f"{where}/{key}", value
+
+
+def row(made: Candidate) -> dict[str, Any]:
+    """One row of the comparison: metrics by key, and the texts that `report` reads."""
+    found = made.measured
+    texts = {"chain": made.chain, "run_id": made.run.id}
+    if found is not None:
+        return measurement.row(found, made.run.kind) | texts
+    failed = {"name": made.name, "kind": made.run.kind, "status": "FAILED", "error": made.error}
+    return failed | texts

@@ -1,0 +1,61 @@
+"""`netzip list` and `netzip doctor`: what can be named, and what this machine can measure."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from netzip_mlflow import data, models, techniques
+from netzip_mlflow.errors import InputError, Problem, did_you_mean
+from netzip_mlflow.metrics import machine
+from netzip_mlflow.metrics.keys import KEYS
+from netzip_mlflow.tracking.reachable import healthy
+
+__all__ = ["examine", "listing"]
+
+LISTS = {
+    "techniques": techniques.names,
+    "models": models.names,
+    "data": data.names,
+    "metrics": lambda: dict(KEYS),
+}
+FAST_INT8 = ("avx_vnni", "avx512_vnni", "amx_int8", "i8mm", "asimddp")
+
+
+def listing(what: str) -> dict[str, str]:
+    """Names and one-line descriptions.
+
+    Raises:
+        InputError: there is no such list.
+    """
+    if what not in LISTS:
+        hint = did_you_mean(what, LISTS)
+        raise InputError(Problem("list", f"{what!r} is no list", ", ".join(LISTS), hint))
+    return LISTS[what]()
+
+
+def examine(uri: str) -> dict[str, str]:
+    """This machine, the packages, the store, and which energy sources there are."""
+    found = machine.fingerprint({})
+    fast = [name for name in FAST_INT8 if name in found["instruction_sets"]]
+    int8 = ", ".join(fast) or "none: int8 runs, without instructions made for it"
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "os": found["os"],
+        "cpu": found["cpu"],
+        "cores": found["cores"],
+        "governor": found["governor"] or "not known",
+        "int8 instructions": int8,
+    }
+    for package in ("netzip-mlflow", "onnxruntime", "onnx", "torch", "torchvision", "mlflow"):
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            facts[package] = "not installed"
+    facts["mlflow"] = facts["mlflow"] if importlib.util.find_spec("mlflow") else "not installed"
+    facts["tracking store"] = f"{uri} ({healthy(uri) or 'usable'})"
+    for source in machine.energy_sources():
+        facts[f"energy: {source.name}"] = f"{'yes' if source.available else 'no'}: {source.reason}"
+    return {key: str(value) for key, value in facts.items()}

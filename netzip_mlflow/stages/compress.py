@@ -1,0 +1,92 @@
+"""The main job: train if needed, make every candidate, measure, score, compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from netzip_mlflow import techniques, training
+from netzip_mlflow.deploy import Exports
+from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.stages import candidates, compare
+from netzip_mlflow.stages.job import Job, Options, chosen, describe_recipe, job, open_tracker
+from netzip_mlflow.stages.train import baseline, prepare
+from netzip_mlflow.tasks import open_task
+
+if TYPE_CHECKING:
+    from netzip_mlflow.recipe import Recipe
+    from netzip_mlflow.scoring import Choice
+    from netzip_mlflow.stages.candidates import Candidate
+    from netzip_mlflow.tasks import Task
+
+__all__ = ["Outcome", "compress"]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a compress run leaves behind: the baseline first, then the candidates."""
+
+    experiment_id: str
+    run_id: str
+    candidates: tuple[Candidate, ...]
+    choice: Choice
+
+
+def compress(recipe: Recipe, options: Options, only: tuple[str, ...] = ()) -> Outcome:
+    """Run a recipe. One candidate's failure does not stop the others.
+
+    Raises:
+        InputError: bad input, before any run exists.
+        NetzipError: the baseline failed, or every candidate did.
+    """
+    names = chosen(list(recipe.candidates), only)
+    tracker = open_tracker(options)
+    task = open_task(recipe.task, recipe.data, recipe.seed)
+    network = prepare(recipe, task)
+    with job("compress", recipe.name, options, tracker) as work:
+        describe_recipe(work.run, recipe, task)
+        exports = Exports()
+        origin = baseline(work, recipe, task, network, exports)
+        candidates.inspect_and_judge(work, origin, None, recipe, task)
+        made = [_candidate(work, name, origin, recipe, task, exports) for name in names]
+        good = [c for c in made if not c.error]
+        if made and not good:
+            raise NetzipError(f"every candidate failed; the first: {made[0].error}")
+        work.say(f"timing {len(good) + 1} models together")
+        found = candidates.time_and_grade(work, [origin, *good], recipe)
+        choice = compare.publish(work, [origin, *made], recipe, found)
+        for each in (origin, *good):
+            candidates.finish(each)
+        return Outcome(work.run.experiment_id, work.run.id, (origin, *made), choice)
+
+
+def _candidate(
+    work: Job, name: str, origin: Candidate, recipe: Recipe, task: Task, exports: Exports
+) -> Candidate:
+    chain = techniques.chain(recipe.candidates[name])
+    label = techniques.label(chain)
+    work.say(f"{name}: {label}")
+    made = candidates.start(work, name, label, tags={"netzip.baseline": origin.run.id})
+    made.run.log(params=dict(candidates.parameters(chain)))
+    train = recipe.train
+    context = techniques.Context(
+        task=task,
+        train=task.split("train"),
+        calibration=task.split("calibration"),
+        validate=task.validate,
+        teacher=origin.twin,
+        exports=exports,
+        seed=recipe.seed,
+        device=training.choose_device(train.device if train else "auto"),
+        threads=(train.threads if train else None) or training.cores(),
+        progress=work.progress,
+        log=lambda key, value, step: made.run.log({key: value}, step=step),
+    )
+    assert origin.twin is not None  # noqa: S101 (the baseline has one)
+    try:
+        candidates.store(made, candidates.walk(made, chain, origin.twin, context), task)
+        candidates.inspect_and_judge(work, made, origin, recipe, task)
+    except Exception as error:  # noqa: BLE001 (a technique may be anyone's code; its run says what)
+        candidates.fail(made, error)
+        work.say(f"{name} failed: {made.error}")
+    return made

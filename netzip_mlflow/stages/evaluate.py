@@ -1,0 +1,82 @@
+"""Evaluating in Python: deployables in, a table of every metric out, no tracking server needed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from netzip_mlflow.errors import InputError
+from netzip_mlflow.recipe import MeasureSpec, ScoreSpec
+from netzip_mlflow.stages import measurement
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from netzip_mlflow.deploy import Deployable
+    from netzip_mlflow.tasks import Task
+
+__all__ = ["evaluate", "visualise"]
+
+
+def evaluate(
+    deployables: Mapping[str, Deployable],
+    task: Task,
+    *,
+    measure: MeasureSpec | None = None,
+    score: ScoreSpec | None = None,
+    seed: int = 0,
+    progress: Callable[[str, float], None] = lambda _what, _done: None,
+) -> pd.DataFrame:
+    """Measure, time and score deployables together; the first one is the baseline.
+
+    Returns:
+        One row per model; columns are the metric keys that `netzip list metrics` explains, and the
+        texts name, kind, chain, status, verdict, reasons, flags.
+
+    Raises:
+        InputError: fewer than one deployable, or one that does not fit the task's data.
+    """
+    import pandas as pd
+
+    if not deployables:
+        raise InputError("evaluate: no deployable given; the first one is the baseline")
+    measure, score = measure or MeasureSpec(), score or ScoreSpec(accuracy=task.primary)
+    found: list[measurement.Measurement] = []
+    with tempfile.TemporaryDirectory(prefix="netzip-") as folder:
+        for name, deployable in deployables.items():
+            each = measurement.inspect(name, deployable.save(Path(folder, name)), measure)
+            found.append(each)
+            first = found[0] if len(found) > 1 else None
+            splits = ("validation", "test")
+            measurement.judge(each, first, task, splits, measure, seed, progress)
+        measurement.clock(found, measure, seed, progress)
+    for each in found:
+        measurement.grade(each, found[0], score)
+    return pd.DataFrame(
+        [
+            measurement.row(each, "baseline" if each is found[0] else "candidate")
+            | {"chain": "+".join(deployables[each.name].manifest["chain"]) or "fp32"}
+            for each in found
+        ]
+    )
+
+
+def visualise(frame: pd.DataFrame, folder: str | Path | None = None) -> dict[str, Figure]:
+    """The comparison's pictures of a frame as `evaluate` gives it; saved as PNG with `folder`."""
+    from netzip_mlflow import scoring
+    from netzip_mlflow.report import plots
+
+    candidates = {
+        row["name"]: {k: v for k, v in row.items() if isinstance(v, float) and v == v}  # noqa: PLR0124 (NaN)
+        for row in frame.to_dict("records")
+        if row["kind"] != "baseline"
+    }
+    best = scoring.best(candidates, max_drop_points=0.0).best
+    figures = plots.figures(frame, best=best)
+    if folder is not None:
+        for name, figure in figures.items():
+            plots.save(figure, Path(folder) / f"{name}.png")
+    return figures

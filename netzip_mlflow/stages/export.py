@@ -1,0 +1,99 @@
+"""`netzip export`: a candidate as a folder that runs anywhere ONNX Runtime does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from netzip_mlflow.errors import InputError, Problem
+
+__all__ = ["PREDICT", "export"]
+
+PREDICT = '''\
+"""Classify images: python predict.py IMAGES.npy  (float32, (n, channels, height, width), 0 to 1)."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+folder = Path(__file__).parent
+classes = json.loads((folder / "netzip.json").read_text())["classes"]
+session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+for scores in session.run(None, {"images": np.load(sys.argv[1])})[0]:
+    print(classes[scores.argmax()])
+'''
+TOLERANCE = 1e-3
+
+
+def export(uri: str, folder: Path, opset: int | None = None) -> list[str]:
+    """Write model.onnx, netzip.json, golden.npz and predict.py into a new or empty folder.
+
+    Raises:
+        InputError: the model cannot be fetched, the folder is not empty, or the opset is not
+            possible: the converter refuses, or the converted file answers differently.
+    """
+    from netzip_mlflow.tracking.models import model_file
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists and is not empty; allowed: a new or empty folder")
+    with tempfile.TemporaryDirectory(prefix="netzip-") as scratch:
+        file, _ = model_file(uri, Path(scratch))
+        place = Path(scratch, "export")
+        place.mkdir()
+        shutil.copy(file, place / "model.onnx")
+        for name in ("netzip.json", "golden.npz"):
+            found = next((p for p in (file.parent / name, file.parent / "extra_files" / name) if p.exists()), None)
+            if found is not None:
+                shutil.copy(found, place / name)
+        if opset is not None:
+            _convert(place, opset)
+        if (place / "netzip.json").exists():
+            (place / "predict.py").write_text(PREDICT)
+        try:
+            shutil.copytree(place, folder, dirs_exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written: {error}") from None
+    return sorted(p.name for p in folder.iterdir())
+
+
+def _convert(place: Path, opset: int) -> None:
+    """Replace model.onnx by the same in another opset, if it answers the same."""
+    import numpy as np
+    import onnx
+    import onnxruntime
+    from onnx import version_converter
+
+    file = place / "model.onnx"
+    model = onnx.load(file)
+    current = next(o.version for o in model.opset_import if not o.domain)
+    problem = Problem("--opset", f"{opset} cannot be had from {current}", "another opset, or none")
+    try:
+        converted = version_converter.convert_version(model, opset)
+        onnx.checker.check_model(converted)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(Problem("--opset", f"{problem.what}: {reason}", problem.allowed)) from None
+    shape = [d.dim_value or 1 for d in model.graph.input[0].type.tensor_type.shape.dim]
+    images = np.random.default_rng(0).random(shape, dtype=np.float32)
+    answers = []
+    for each in (model, converted):
+        session = onnxruntime.InferenceSession(
+            each.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        answers.append(session.run(None, {model.graph.input[0].name: images})[0])
+    if not np.allclose(*answers, atol=TOLERANCE):
+        raise InputError(Problem("--opset", f"{problem.what}: its answers differ", problem.allowed))
+    onnx.save(converted, file)
+    described = place / "netzip.json"
+    if described.exists():
+        import hashlib
+
+        manifest = json.loads(described.read_text())
+        manifest["opset"]["ai.onnx"] = opset
+        manifest["model_digest"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        described.write_text(json.dumps(manifest, indent=2) + "\n")

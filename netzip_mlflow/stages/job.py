@@ -1,0 +1,153 @@
+"""What every command that leaves runs behind has in common: a store, a parent run, a work folder."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netzip_mlflow.errors import InputError, NetzipError, Problem, did_you_mean
+from netzip_mlflow.metrics import machine
+from netzip_mlflow.runtimes import open_runtime
+
+if TYPE_CHECKING:
+    from netzip_mlflow.recipe import Recipe
+    from netzip_mlflow.tasks import Task
+    from netzip_mlflow.tracking import Run, Tracker
+
+__all__ = [
+    "Job",
+    "Options",
+    "chosen",
+    "describe_recipe",
+    "flattened",
+    "job",
+    "open_tracker",
+    "version_tag",
+]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to a recipe.
+
+    `progress(what, done)` is called as work goes on, `say(line)` for what is worth a line.
+    """
+
+    tracking_uri: str
+    experiment: str | None = None
+    command: str = ""
+    progress: Callable[[str, float], None] = lambda _what, _done: None
+    say: Callable[[str], None] = lambda _line: None
+
+
+@dataclass(eq=False)
+class Job:
+    """One command at work. `folder` holds every file that is measured or logged, until the end."""
+
+    options: Options
+    tracker: Tracker
+    run: Run
+    folder: Path
+
+    def say(self, line: str) -> None:
+        """A line for whoever watches."""
+        self.options.say(line)
+
+    def progress(self, what: str, done: float) -> None:
+        """How far a step has come, from 0 to 1."""
+        self.options.progress(what, done)
+
+    def fingerprint(self, threads: int, model: Path) -> tuple[dict[str, Any], str]:
+        """The machine and runtime that measure, and their digest."""
+        described = open_runtime("onnxruntime").load(model, threads=threads).describe()
+        found = machine.fingerprint(described)
+        return found, machine.digest(found)
+
+
+def open_tracker(options: Options) -> Tracker:
+    """The store of a command, before any run exists.
+
+    Raises:
+        TrackingUnavailable: it cannot be reached or opened.
+    """
+    from netzip_mlflow.tracking import Tracker
+
+    return Tracker(options.tracking_uri, options.experiment)
+
+
+@contextlib.contextmanager
+def job(kind: str, name: str, options: Options, tracker: Tracker) -> Iterator[Job]:
+    """A parent run of `kind` and a work folder; both end however the block ends.
+
+    When the tracking server goes away for good, the work folder is kept beside the current folder
+    and the error names it.
+
+    Raises:
+        NetzipError: the temporary folder cannot be written.
+    """
+    from netzip_mlflow.tracking import killed_on_sigterm
+
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="netzip-"))
+    except OSError as error:
+        raise NetzipError(f"no temporary folder can be made: {error}; set TMPDIR") from error
+    kept: list[Path] = []
+
+    def keep(label: str) -> Path:
+        place = Path.cwd() / f"netzip-{label}-{folder.name.removeprefix('netzip-')}"
+        kept.append(Path(shutil.move(folder, place)))
+        return place
+
+    try:
+        with killed_on_sigterm(), tracker.parent(kind, name, keep=keep) as run:
+            yield Job(options, tracker, run, folder)
+    finally:
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def describe_recipe(run: Run, recipe: Recipe, task: Task) -> None:
+    """What a run depends on, on the run: params, the resolved recipe, the data set."""
+    params = {f"recipe/{key}": value for key, value in flattened(recipe.model_dump(mode="json"))}
+    run.log(
+        params=params,
+        tags={"netzip.recipe": recipe.name, "netzip.data_digest": task.digest, **version_tag()},
+    )
+    run.text(recipe.to_yaml(), "recipe.yaml")
+    run.dataset(recipe.data.name or recipe.data.factory or "", task.digest, "test")
+
+
+def version_tag() -> dict[str, str]:
+    """Which netzip-mlflow wrote a run."""
+    from importlib.metadata import version
+
+    return {"netzip.version": version("netzip-mlflow")}
+
+
+def flattened(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """A nested mapping as (path, plain value) pairs; None is left out, lists become text."""
+    if isinstance(value, dict):
+        parts = [flattened(v, f"{prefix}/{k}" if prefix else str(k)) for k, v in value.items()]
+        return [pair for part in parts for pair in part]
+    return [] if value is None or value == [] else [(prefix, value)]
+
+
+def chosen(names: list[str], only: tuple[str, ...]) -> list[str]:
+    """The candidates to make; `only` picks some of the recipe's.
+
+    Raises:
+        InputError: a name that the recipe has not.
+    """
+    problems = [
+        Problem("--only", f"{n!r} is no candidate of the recipe", ", ".join(names), did_you_mean(n, names))
+        for n in only
+        if n not in names
+    ]
+    if problems:
+        raise InputError(problems)
+    return [n for n in names if not only or n in only]

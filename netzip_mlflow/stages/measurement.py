@@ -1,0 +1,232 @@
+"""A measurement and its steps: any deployables on this machine, interleaved with their baseline.
+
+The steps are separate, so that a stage can log each as soon as it is known: `inspect` reads the
+file, `judge` runs the data through it, `clock` times all together, `grade` is arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netzip_mlflow import scoring
+from netzip_mlflow.errors import InputError
+from netzip_mlflow.metrics import latency, operations, process, size
+from netzip_mlflow.metrics.graph import read_model
+from netzip_mlflow.runtimes import open_runtime
+
+if TYPE_CHECKING:
+    from netzip_mlflow.metrics.operations import Layer
+    from netzip_mlflow.recipe import MeasureSpec, ScoreSpec
+    from netzip_mlflow.runtimes import Session
+    from netzip_mlflow.tasks import Evaluation, Task
+
+__all__ = ["Measurement", "clock", "grade", "inspect", "judge", "row"]
+
+THROUGHPUT_SECONDS = 0.3
+NO_ENERGY = "no energy source is read: the E term is left out"
+Progress = Callable[[str, float], None]
+
+
+@dataclass(eq=False)
+class Measurement:
+    """One deployable and all that was found of it so far; `metrics` are keyed as they are logged."""
+
+    name: str
+    path: Path
+    session: Session
+    shape: tuple[int, ...]
+    adapter: Any = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    layers: Sequence[Layer] = ()
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    per_class: tuple[Mapping[str, Any], ...] = ()
+    flags: list[str] = field(default_factory=list)
+    verdict: scoring.Verdict | None = None
+    basis: scoring.Basis | None = None
+    terms: str = ""
+
+
+def inspect(name: str, path: Path, spec: MeasureSpec, adapter: Any = None) -> Measurement:
+    """What the file itself tells: sizes, operations, bit widths, what the runtime makes of it.
+
+    Args:
+        adapter: how a foreign file wants its input (`runtimes.onnxruntime.Adapter`).
+
+    Raises:
+        InputError: the file is corrupt, or holds a layer that cannot be counted.
+    """
+    runtime = open_runtime("onnxruntime")
+    session = runtime.load(path, threads=spec.threads, adapter=adapter)
+    layers = operations.layers(read_model(path))
+    executed = runtime.executed(path)
+    totals = operations.totals(layers)
+    metrics = {f"speed/{key}": float(totals[key]) for key in ("macs", "ops", "chats", "mean_bits")}
+    metrics |= {f"speed/{key}": float(executed[key]) for key in ("layers", "int8_layers")}
+    metrics |= {f"size/{key}": float(value) for key, value in size.sizes(path).items()}
+    return Measurement(
+        name=name,
+        path=path,
+        session=session,
+        shape=tuple(1 if d is None else d for d in session.shape),
+        adapter=adapter,
+        metrics=metrics,
+        facts={key: executed[key] for key in ("casts", "conversions", "dynamic_nodes")},
+        layers=layers,
+    )
+
+
+def judge(
+    measured: Measurement,
+    baseline: Measurement | None,
+    task: Task,
+    splits: Sequence[str],
+    spec: MeasureSpec,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Accuracy on each split, and against the baseline on the same samples.
+
+    Figures of validation carry the prefix `validation/`; those of test carry none.
+    """
+    if measured.shape != task.shape:
+        raise InputError(
+            f"{measured.path}: takes images of {measured.shape}, the data set gives {task.shape} "
+            "(channels, height, width)"
+        )
+    for split in splits:
+        prefix = "" if split == "test" else f"{split}/"
+        found = task.evaluate(
+            measured.session,
+            split,
+            batch=spec.evaluation_batch,
+            progress=progress,
+            final=split == "test",
+        )
+        measured.evaluations[split] = found
+        measured.metrics |= {prefix + key: value for key, value in found.metrics.items()}
+        if baseline is None:
+            continue
+        change = task.compare(baseline.evaluations[split], found, seed)
+        measured.metrics |= {prefix + key: value for key, value in change.metrics.items()}
+        measured.per_class = change.per_class
+
+
+def clock(
+    measured: Sequence[Measurement], spec: MeasureSpec, seed: int, progress: Progress
+) -> latency.Latency:
+    """Time all together (the first is the baseline), then what only one at a time can tell.
+
+    Fills in latency with intervals, CPU utilisation over the latency window, throughput, load time
+    and memory of a fresh process. The A/A check's verdict is a flag of every model.
+    """
+    first = measured[0]
+    sample = np.random.default_rng(seed).random((1, *first.shape), dtype=np.float32)
+    again = open_runtime("onnxruntime").load(
+        first.path, threads=spec.threads, adapter=first.adapter
+    )
+    budget = spec.latency
+
+    def report(rounds: int, half_width: float) -> None:
+        done = min(1.0, budget.target / half_width) if half_width else 1.0
+        progress(f"timing, round {rounds}, ratios known to {half_width:.1%}", done)
+
+    found = latency.interleave(
+        {m.name: m.session.bind(_fitted(sample, m)) for m in measured},
+        baseline=first.name,
+        again=again.bind(sample),
+        target=budget.target,
+        max_seconds=budget.max_seconds,
+        max_rounds=budget.max_rounds,
+        min_rounds=budget.min_rounds,
+        seed=seed,
+        progress=report,
+    )
+    for number, each in enumerate(measured):
+        progress(f"memory and throughput of {each.name}", number / len(measured))
+        each.metrics |= found.keys(each.name)
+        if found.noisy:
+            each.flags.append("noisy")
+        _throughput(each, np.repeat(_fitted(sample, each), max(spec.throughput, default=1), axis=0), spec)
+        fresh = process.fresh_process(each.path, spec.threads)
+        each.metrics |= fresh.metrics
+        each.facts |= {f"absent {key}": reason for key, reason in fresh.reasons.items()}
+    first.metrics |= {
+        "speed/aa_ratio": found.aa.value,
+        "speed/aa_ratio_low": found.aa.low,
+        "speed/aa_ratio_high": found.aa.high,
+    }
+    return found
+
+
+def _throughput(measured: Measurement, images: np.ndarray, spec: MeasureSpec) -> None:
+    for batch in spec.throughput:
+        key = f"speed/throughput_b{batch}"
+        try:
+            call = measured.session.bind(images[:batch])
+        except InputError as error:  # a foreign file whose batch is fixed
+            measured.facts[f"absent {key}"] = str(error)
+            continue
+        measured.metrics[key] = latency.throughput(call, batch, THROUGHPUT_SECONDS)
+
+
+def _fitted(sample: np.ndarray, measured: Measurement) -> np.ndarray:
+    if measured.shape == sample.shape[1:]:
+        return sample
+    raise InputError(
+        f"{measured.path}: takes images of {measured.shape}, the baseline takes {sample.shape[1:]}; "
+        "only models of one task are timed together"
+    )
+
+
+def grade(measured: Measurement, baseline: Measurement, spec: ScoreSpec) -> None:
+    """Ratios, OCS and verdict of one model against the baseline, on every split that was judged.
+
+    Without accuracy (no data was given) only the ratios that need none are filled in.
+    """
+    basis = scoring.Basis.from_spec(spec)
+    names = (baseline.name, measured.name)
+    own = measured is baseline
+    for split in measured.evaluations or ("test",):
+        prefix = "" if split == "test" else f"{split}/"
+        measured.metrics |= scoring.other_ratios(
+            baseline.metrics, measured.metrics, basis, split=split, names=names
+        )
+        if not measured.evaluations:
+            break
+        score = scoring.score(baseline.metrics, measured.metrics, basis, split=split, names=names)
+        measured.metrics |= score.metrics()
+        measured.basis, measured.terms = basis, score.terms
+        if own:
+            continue
+        verdict = scoring.verdict(
+            measured.metrics, max_drop_points=spec.max_drop_points, strict=spec.strict, split=split
+        )
+        measured.metrics[f"{prefix}score/feasible"] = float(verdict.feasible)
+        if split == "test" or measured.verdict is None:
+            measured.verdict = verdict
+    if not measured.evaluations:
+        speed, weight = basis.speed_key, basis.size_key
+        measured.metrics["ratio/S"] = baseline.metrics[speed] / measured.metrics[speed]
+        measured.metrics["ratio/C"] = baseline.metrics[weight] / measured.metrics[weight]
+    measured.facts["energy"] = NO_ENERGY
+
+
+def row(measured: Measurement, kind: str) -> dict[str, Any]:
+    """One row of a comparison: metrics by key, facts, and the texts that `report` reads."""
+    verdict = measured.verdict
+    texts = {
+        "name": measured.name,
+        "kind": kind,
+        "status": "FINISHED",
+        "error": "",
+        "verdict": verdict.grade if verdict else "",
+        "reasons": "\n".join(verdict.reasons) if verdict else "",
+        "flags": ",".join(measured.flags),
+    }
+    return texts | measured.facts | measured.metrics

@@ -1,0 +1,98 @@
+"""The plan of a recipe, for `--dry-run`: what would be made, and about how long it takes here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from netzip_mlflow import techniques, training
+from netzip_mlflow.stages.job import chosen
+from netzip_mlflow.stages.train import prepare
+from netzip_mlflow.tasks import open_task
+
+if TYPE_CHECKING:
+    from netzip_mlflow.recipe import Recipe
+    from netzip_mlflow.tasks import Task
+    from netzip_mlflow.twin import Twin
+
+__all__ = ["Plan", "plan"]
+
+# Seconds seen on two cores with small networks; the rest of the estimate is timed now.
+START, EXPORT, PER_MODEL, REPORT = 8.0, 4.0, 2.5, 6.0
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`steps` in order, each with its seconds; a rough estimate: training and evaluation are
+    extrapolated from a few steps timed on this machine, the rest are typical values."""
+
+    name: str
+    steps: tuple[tuple[str, float], ...]
+
+    @property
+    def seconds(self) -> float:
+        """All steps together."""
+        return sum(seconds for _, seconds in self.steps)
+
+    def as_object(self) -> dict[str, Any]:
+        """For `--json`."""
+        steps = [{"step": step, "seconds": round(seconds, 1)} for step, seconds in self.steps]
+        return {"name": self.name, "steps": steps, "seconds": round(self.seconds, 1)}
+
+    def as_text(self) -> str:
+        """A line per step and the sum."""
+        lines = [f"{seconds:8.0f} s  {step}" for step, seconds in self.steps]
+        return "\n".join([f"{self.name}: about {self.seconds:.0f} s", *lines])
+
+
+def plan(recipe: Recipe, only: tuple[str, ...] = ()) -> Plan:
+    """What `compress` would do. Reads the data and builds the network; leaves nothing behind.
+
+    Raises:
+        InputError: as `compress` would, before any run.
+    """
+    names = chosen(list(recipe.candidates), only)
+    task = open_task(recipe.task, recipe.data, recipe.seed)
+    network = prepare(recipe, task)
+    train_step, forward = _timed_steps(network, task, recipe)
+    images = len(task.split("train"))
+    judged = len(task.split("validation")) + task.sizes["test"]
+    steps = [("start, read data", START)]
+    if recipe.train is not None:
+        what = f"train {recipe.model.name or 'the network'}, {recipe.train.epochs} epochs"
+        steps.append((what, recipe.train.epochs * images * train_step))
+    each = PER_MODEL + judged * forward
+    steps.append(("export and evaluate the baseline", EXPORT + each))
+    for name in names:
+        chain = techniques.chain(recipe.candidates[name])
+        epochs = sum(getattr(t, "epochs", 0) for t in chain if t.traits.needs_training)
+        changed = any(t.traits.kind == "float" for t in chain)
+        seconds = each + epochs * images * train_step + (EXPORT if changed else 0.0)
+        steps.append((f"{name}: {techniques.label(chain)}", seconds))
+    seconds = recipe.measure.latency.max_seconds
+    steps.append((f"time {len(names) + 1} models together, at most", seconds))
+    steps.append(("compare, report, views", REPORT))
+    return Plan(recipe.name, tuple(steps))
+
+
+def _timed_steps(network: Twin, task: Task, recipe: Recipe) -> tuple[float, float]:
+    """Seconds per image of a training step and of a forward pass, the least of a few."""
+    import torch
+
+    size = recipe.train.batch if recipe.train else 64
+    images, labels = next(task.split("train").batches(size))
+    pixels, targets = torch.from_numpy(images), torch.from_numpy(labels)
+    module = network.copy().network()
+    stepped, passed = [], []
+    with training.seeded(recipe.seed, recipe.train.threads if recipe.train else None):
+        for _ in range(STEPS):
+            start = time.perf_counter()
+            task.loss(module(pixels), targets, 0.0).backward()
+            stepped.append((time.perf_counter() - start) / len(images))
+            start = time.perf_counter()
+            with torch.inference_mode():
+                module(pixels)
+            passed.append((time.perf_counter() - start) / len(images))
+    return min(stepped), min(passed)

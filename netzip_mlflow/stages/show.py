@@ -1,0 +1,176 @@
+"""What a command leaves on stdout: a table for people, or the contract's object for machines."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
+    from netzip_mlflow.scoring import Choice, ScoredRow
+    from netzip_mlflow.scoring.basis import Basis
+    from netzip_mlflow.stages.compress import Outcome
+    from netzip_mlflow.stages.measure import Subject
+    from netzip_mlflow.stages.measurement import Measurement
+
+__all__ = [
+    "compare_object",
+    "compare_text",
+    "compress_object",
+    "compress_text",
+    "measure_object",
+    "measure_text",
+    "score_object",
+    "score_text",
+]
+
+
+def compress_object(outcome: Outcome) -> dict[str, Any]:
+    """The object of `compress --json`."""
+    return {
+        "experiment_id": outcome.experiment_id,
+        "run_id": outcome.run_id,
+        "best": outcome.choice.best,
+        "feasible": outcome.choice.feasible,
+        "candidates": [
+            {
+                "name": c.name,
+                "run_id": c.run.id,
+                "status": "FAILED" if c.error else "FINISHED",
+                "metrics": c.measured.metrics if c.measured else {},
+            }
+            for c in outcome.candidates
+        ],
+    }
+
+
+def compress_text(outcome: Outcome) -> str:
+    """The comparison as a table, and where the rest is."""
+    import pandas as pd
+
+    from netzip_mlflow.report.table import terminal
+    from netzip_mlflow.stages.candidates import row
+
+    frame = pd.DataFrame([row(c) for c in outcome.candidates])
+    return _text(terminal(frame, outcome.choice)) + f"run {outcome.run_id}: report.html, plots, views"
+
+
+def compare_object(run_id: str, groups: Sequence[tuple[pd.DataFrame, Choice]]) -> dict[str, Any]:
+    """The object of `compare --json`: one entry per group of runs that may be ranked together."""
+    return {
+        "run_id": run_id,
+        "groups": [
+            {
+                "best": choice.best,
+                "feasible": choice.feasible,
+                "runs": [
+                    {"name": name, "run_id": run}
+                    for name, run in zip(frame["name"], frame["run_id"], strict=True)
+                ],
+            }
+            for frame, choice in groups
+        ],
+    }
+
+
+def compare_text(groups: Sequence[tuple[pd.DataFrame, Choice]]) -> str:
+    """One table per group."""
+    from netzip_mlflow.report.table import terminal
+
+    return "\n".join(_text(terminal(frame, choice)) for frame, choice in groups)
+
+
+def measure_object(found: Sequence[tuple[Subject, Measurement]]) -> dict[str, Any]:
+    """The object of `measure --json`, the baseline first."""
+    return {"models": [{"model": s.name, "uri": s.uri, "metrics": m.metrics} for s, m in found]}
+
+
+def measure_text(found: Sequence[tuple[Subject, Measurement]]) -> str:
+    """A table that needs no pandas, since edge devices have none."""
+    columns = {
+        "top-1 %": ("accuracy/top1", "{:.2%}"),
+        "drop, points": ("accuracy/drop_points", "{:+.2f}"),
+        "latency, ms": ("speed/latency_ms", "{:.3f}"),
+        "latency ratio": ("ratio/its", "{:.3f}"),
+        "low": ("ratio/its_low", "{:.3f}"),
+        "high": ("ratio/its_high", "{:.3f}"),
+        "int8 layers": ("speed/int8_layers", "{:.0f}"),
+        "disk, bytes": ("size/disk_bytes", "{:,.0f}"),
+        "C": ("ratio/C", "{:.3f}"),
+        "OCS": ("score/ocs", "{:.3f}"),
+    }
+    shown = {h: c for h, c in columns.items() if any(c[0] in m.metrics for _, m in found)}
+    rows = [
+        [s.name, *(form.format(m.metrics[key]) if key in m.metrics else "" for key, form in shown.values())]
+        for s, m in found
+    ]
+    noisy = any("noisy" in m.flags for _, m in found)
+    note = "noisy: the baseline against itself is not within the protocol's limits" if noisy else None
+    return _text(_table(["model", *shown], rows, note))
+
+
+def score_object(rows: Sequence[ScoredRow], basis: Basis) -> dict[str, Any]:
+    """The object of `score --json`; a term that took no part is null."""
+    return {
+        "basis": {
+            "accuracy": basis.accuracy,
+            "speed": basis.speed,
+            "size": basis.size,
+            "zeta": basis.zeta,
+            "weights": {term: getattr(basis.weights, term) for term in "PSCE"},
+            "terms": rows[0].score.terms,
+        },
+        "rows": [
+            {
+                "technique": r.row.name,
+                **{term: getattr(r.score, term) for term in "PSCE"},
+                "ocs": r.score.ocs,
+            }
+            for r in rows
+        ],
+    }
+
+
+def score_text(rows: Sequence[ScoredRow], basis: Basis) -> str:
+    """Ratios and OCS to three decimals; the basis stands below."""
+    cells = [
+        [
+            r.row.name,
+            *("" if (v := getattr(r.score, term)) is None else f"{v:.3f}" for term in "PSCE"),
+            f"{r.score.ocs:.3f}",
+            ", ".join(r.row.flags),
+        ]
+        for r in rows
+    ]
+    note = f"basis: {basis.label()}; terms: {rows[0].score.terms}"
+    return _text(_table(["technique", "P", "S", "C", "E", "OCS", "flags"], cells, note))
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], note: str | None) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, caption=note, caption_justify="left", caption_style="")
+    for position, header in enumerate(headers):
+        table.add_column(header, justify="left" if position == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _text(table: RenderableType) -> str:
+    """As text: in colour on a terminal, at least 140 columns wide elsewhere."""
+    import sys
+
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size((140, 24)).columns if terminal else 140
+    console = Console(file=io.StringIO(), width=width, force_terminal=terminal, highlight=False)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)  # noqa: S101 (given above)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"

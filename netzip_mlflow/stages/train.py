@@ -1,0 +1,173 @@
+"""The baseline: found in MLflow when the same inputs trained it before, else trained now."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from netzip_mlflow import models, training
+from netzip_mlflow.deploy import Deployable, Exports, file_digest
+from netzip_mlflow.errors import InputError
+from netzip_mlflow.stages import candidates
+from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
+from netzip_mlflow.twin import Architecture, InputSpec, Twin
+
+if TYPE_CHECKING:
+    from netzip_mlflow.recipe import Recipe
+    from netzip_mlflow.stages.candidates import Candidate
+    from netzip_mlflow.tasks import Task
+
+__all__ = ["baseline", "prepare", "train"]
+
+
+def train(recipe: Recipe, options: Options) -> Candidate:
+    """The command `train`: baseline only, measured and logged."""
+    from netzip_mlflow.tasks import open_task
+
+    tracker = open_tracker(options)
+    task = open_task(recipe.task, recipe.data, recipe.seed)
+    network = prepare(recipe, task)
+    with job("train", recipe.name, options, tracker) as work:
+        describe_recipe(work.run, recipe, task)
+        made = baseline(work, recipe, task, network, Exports())
+        candidates.inspect_and_judge(work, made, None, recipe, task)
+        candidates.time_and_grade(work, [made], recipe)
+        candidates.finish(made)
+        return made
+
+
+def baseline(work: Job, recipe: Recipe, task: Task, network: Twin, exports: Exports) -> Candidate:
+    """The baseline with its run: twin and deployable, not yet measured.
+
+    Args:
+        network: as `prepare` gives it; what training starts from.
+
+    Raises:
+        NetzipError: training diverged, or the network cannot be exported.
+    """
+    from netzip_mlflow.tracking.models import find_baseline
+
+    digest = training_digest(recipe, task)
+    known = find_baseline(work.run.client, work.run.experiment_id, digest)
+    made = candidates.start(work, "baseline", "fp32", tags={"netzip.training_digest": digest})
+    made.run.log(tags={"netzip.baseline": made.run.id})
+    if known:
+        work.say(f"baseline: trained before (run {known}), timed again")
+        made.run.log(tags={"netzip.reused_from": known})
+        made.twin = _fetch(work, known)
+    else:
+        with task.sealed():
+            made.twin = _trained(work, made, recipe, task, network)
+    source = exports(made.twin)
+    candidates.store(made, Deployable.of(source.model, made.twin, source, task=task.name), task)
+    return made
+
+
+def prepare(recipe: Recipe, task: Task) -> Twin:
+    """The network of a recipe with the weights it starts from, as a twin.
+
+    Raises:
+        InputError: weights that do not fit, shapes that do not, a device that is not there.
+    """
+    import torch
+
+    if recipe.train is not None:
+        training.choose_device(recipe.train.device)
+    spec = recipe.model
+    if spec.uri is not None:
+        return _from_uri(spec.uri, task)
+    kind, name = ("name", spec.name) if spec.name else ("factory", spec.factory or "")
+    architecture = Architecture(kind, name or "", dict(spec.arguments))
+    with training.seeded(recipe.seed):
+        model = architecture.build(len(task.classes), task.shape)
+    if spec.weights == "pretrained":
+        models.load_pretrained(model, name or "")
+    elif spec.weights is not None:
+        models.load_weights(model, Path(spec.weights))
+    mean, std = (spec.mean, spec.std) if spec.mean and spec.std else _statistics(task)
+    twin = Twin(model.eval(), InputSpec(task.shape, mean, std), task.classes, architecture)
+    with torch.no_grad():
+        scores = twin.network()(torch.zeros(2, *task.shape))
+    if tuple(scores.shape) != (2, len(task.classes)):
+        raise InputError(
+            f"model: answers a batch of 2 with shape {tuple(scores.shape)}; the data set has "
+            f"{len(task.classes)} classes, so (2, {len(task.classes)}) is wanted"
+        )
+    return twin
+
+
+def training_digest(recipe: Recipe, task: Task) -> str:
+    """What decides the trained baseline: data, model with its weights file, training, seed."""
+    weights = recipe.model.weights
+    file = file_digest(Path(weights)) if weights and weights != "pretrained" else weights
+    parts = {
+        "data": task.digest,
+        "model": recipe.model.model_dump(mode="json") | {"weights": file},
+        "train": recipe.train.model_dump(mode="json") if recipe.train else None,
+        "seed": recipe.seed,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _trained(work: Job, made: Candidate, recipe: Recipe, task: Task, twin: Twin) -> Twin:
+    if recipe.train is None:
+        work.say("baseline: weights as given, not trained")
+        return twin
+    work.say(f"baseline: training {recipe.train.epochs} epochs")
+    fitted = training.fit(
+        twin,
+        task.split("train"),
+        spec=recipe.train,
+        loss=task.loss,
+        validate=task.validate,
+        seed=recipe.seed,
+        device=training.choose_device(recipe.train.device),
+        threads=recipe.train.threads,
+        progress=work.progress,
+        log=lambda key, value, step: made.run.log({key: value}, step=step),
+    )
+    made.run.log(params={"recipe/train/best_epoch": fitted.best})
+    return fitted.twin
+
+
+def _fetch(work: Job, run_id: str) -> Twin:
+    from netzip_mlflow.tracking.models import download
+
+    place = work.folder / "earlier"
+    place.mkdir()
+    _, twin = download(work.run.client, run_id, place)
+    if twin is None:
+        raise InputError(f"runs:/{run_id}: the earlier baseline has no twin; delete that run")
+    return Twin.load(twin)
+
+
+def _from_uri(uri: str, task: Task) -> Twin:
+    import tempfile
+
+    from netzip_mlflow.tracking.models import twin_folder
+
+    with tempfile.TemporaryDirectory() as folder:
+        twin = Twin.load(twin_folder(uri, Path(folder)))
+    if twin.input.shape != task.shape or twin.classes != task.classes:
+        raise InputError(
+            f"model.uri: {uri} takes {twin.input.shape} and knows {len(twin.classes)} classes; the "
+            f"data set gives {task.shape} and {len(task.classes)}"
+        )
+    return twin
+
+
+def _statistics(task: Task) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of the training split, to four decimals."""
+    import numpy as np
+
+    total, squares, count = 0.0, 0.0, 0
+    for images, _ in task.split("train").batches(256):
+        total += images.sum(axis=(0, 2, 3), dtype=np.float64)
+        squares += (images.astype(np.float64) ** 2).sum(axis=(0, 2, 3))
+        count += images.shape[0] * images.shape[2] * images.shape[3]
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    std = np.where(std < 1e-3, 1.0, std)  # a constant channel carries nothing to scale
+    return tuple(np.round(mean, 4).tolist()), tuple(np.round(std, 4).tolist())

@@ -1,0 +1,111 @@
+"""The task protocol: what is solved, on which splits, and how well. Nothing else knows the task.
+
+Stages, techniques, metrics and views speak to `Task` only; none asks which task it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from netzip_mlflow.errors import Problem, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from netzip_mlflow.data import Split
+    from netzip_mlflow.recipe import DataSpec
+    from netzip_mlflow.runtimes import Session
+
+__all__ = ["TABLE", "Comparison", "Evaluation", "Task", "check", "open_task"]
+
+TABLE = {"classification": "netzip_mlflow.tasks.classification:Classification"}
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A deployable on one split: the runtime's raw outputs, and metrics under `accuracy/`."""
+
+    split: str
+    outputs: np.ndarray
+    metrics: Mapping[str, float]
+    per_class: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate against the baseline on the same samples: `accuracy/drop_points`, `fidelity/...`."""
+
+    metrics: Mapping[str, float]
+    per_class: tuple[Mapping[str, Any], ...] = field(default=())
+
+
+class Task(Protocol):
+    """One problem with its data; `primary` is the accuracy that P uses by default, `sizes` counts
+    the samples of each split."""
+
+    name: str
+    primary: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    digest: str
+    sizes: Mapping[str, int]
+
+    def split(self, name: str, *, final: bool = False) -> Split:
+        """A split by name; `test` only with `final` and while nothing has sealed the task.
+
+        Raises:
+            SplitSealed: the test split was asked for by anything but the final evaluation.
+        """
+        ...
+
+    def sealed(self) -> AbstractContextManager[None]:
+        """While it lasts, nobody gets the test split: training and techniques run inside."""
+        ...
+
+    def loss(
+        self, scores: torch.Tensor, targets: torch.Tensor, label_smoothing: float
+    ) -> torch.Tensor:
+        """The training loss, a scalar."""
+        ...
+
+    def validate(self, network: torch.nn.Module) -> float:
+        """Primary accuracy of a torch network on validation: chooses among epochs, nothing else."""
+        ...
+
+    def evaluate(
+        self, session: Session, split: str, *, batch: int, progress: Progress, final: bool = False
+    ) -> Evaluation:
+        """Run a deployable over a split and judge its outputs."""
+        ...
+
+    def compare(self, baseline: Evaluation, candidate: Evaluation, seed: int) -> Comparison:
+        """Paired on the same samples."""
+        ...
+
+
+def open_task(name: str, spec: DataSpec, seed: int) -> Task:
+    """A task with its data opened. Raises InputError as the data set does."""
+    module, _, attribute = TABLE[name].partition(":")
+    return getattr(importlib.import_module(module), attribute).open(spec, seed)
+
+
+def check(raw: Mapping[str, Any]) -> list[Problem]:
+    """The task's name, and whether the task has the accuracy that the score wants."""
+    name = raw.get("task", "classification")
+    if name not in TABLE:
+        hint = did_you_mean(str(name), TABLE)
+        return [Problem("task", f"unknown task {name!r}", ", ".join(TABLE), hint)]
+    module, _, attribute = TABLE[name].partition(":")
+    known = getattr(importlib.import_module(module), attribute).accuracies
+    score = raw.get("score")
+    wanted = score.get("accuracy", known[0]) if isinstance(score, Mapping) else known[0]
+    if wanted in known:
+        return []
+    hint = did_you_mean(str(wanted), known)
+    return [Problem("score.accuracy", f"{wanted!r} is not allowed", ", ".join(known), hint)]

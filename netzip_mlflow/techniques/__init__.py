@@ -1,0 +1,270 @@
+"""Techniques: what compresses a network. One file each; the table below lists them.
+
+A technique is a frozen dataclass whose fields are its parameters (`parameter(...)` holds their
+bounds as data), with `traits` that say what it is, and one method `apply`. To add one: a file, a
+line in `TABLE`, a test. Third parties: the entry-point group `netzip_mlflow.techniques`, or
+`module:attribute` in a recipe, naming such a class or a plain function `(twin, context, **kwargs)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from netzip_mlflow.errors import InputError, Problem, did_you_mean
+
+if TYPE_CHECKING:
+    from netzip_mlflow.data import Split
+    from netzip_mlflow.deploy import Deployable, Exports
+    from netzip_mlflow.tasks import Task
+    from netzip_mlflow.twin import Twin
+
+__all__ = [
+    "TABLE",
+    "Bounds",
+    "Context",
+    "Technique",
+    "Traits",
+    "chain",
+    "check",
+    "find",
+    "label",
+    "names",
+    "parameter",
+]
+
+TABLE = {
+    "ptq": "netzip_mlflow.techniques.ptq:PTQ",
+    "dynamic_int8": "netzip_mlflow.techniques.dynamic_int8:DynamicInt8",
+    "half": "netzip_mlflow.techniques.half:Half",
+    "prune_l1": "netzip_mlflow.techniques.prune_l1:PruneL1",
+    "prune_random": "netzip_mlflow.techniques.prune_random:PruneRandom",
+    "finetune": "netzip_mlflow.techniques.finetune:Finetune",
+}
+ENTRY_POINTS = "netzip_mlflow.techniques"
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a technique is and needs; the same data feed the checks, the lists and the docs."""
+
+    family: Literal["quantisation", "pruning", "distillation", "decomposition", "training", "own"]
+    kind: Literal["float", "deploy"]
+    summary: str
+    needs_calibration: bool = False
+    needs_training: bool = False
+    changes_structure: bool = False
+    size_known: bool = True
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a parameter may be: a type, a closed range, or a set of choices; None where optional."""
+
+    type: type
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[Any, ...] | None = None
+    optional: bool = False
+    help: str = ""
+
+    def __str__(self) -> str:
+        if self.choices is not None:
+            text = " | ".join(map(str, self.choices))
+        else:
+            kind = {int: "an integer", float: "a number", bool: "true | false", str: "a text"}[self.type]
+            limits = {(True, True): f" from {self.low} to {self.high}", (True, False): f" >= {self.low}"}
+            text = kind + limits.get((self.low is not None, self.high is not None), "")
+        return f"{text} | null" if self.optional else text
+
+    def admits(self, value: Any) -> bool:
+        """Whether a value is allowed; an integer passes where a number is wanted."""
+        if value is None:
+            return self.optional
+        if self.choices is not None:
+            return any(value == c and type(value) is type(c) for c in self.choices)
+        if self.type is float:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return False
+        elif type(value) is not self.type:
+            return False
+        return not (
+            (self.low is not None and not value >= self.low)
+            or (self.high is not None and not value <= self.high)
+        )
+
+
+def parameter(
+    default: Any,
+    help: str,  # noqa: A002 (the field's usual word)
+    *,
+    kind: type | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[Any] | None = None,
+) -> Any:
+    """A dataclass field with its bounds. `kind` is needed only where the default is None."""
+    bounds = Bounds(
+        type=kind or type(default),
+        low=low,
+        high=high,
+        choices=None if choices is None else tuple(choices),
+        optional=default is None,
+        help=help,
+    )
+    return field(default=default, metadata={"bounds": bounds})
+
+
+@runtime_checkable
+class Technique(Protocol):
+    """Raises from `apply`: NetzipError when the network cannot take the technique."""
+
+    traits: ClassVar[Traits]
+
+    def apply(self, twin: Twin, context: Context) -> Twin | Deployable:
+        """A new twin (kind float) or the deployable (kind deploy); the given twin is untouched."""
+        ...
+
+    def label(self) -> str:
+        """Short text for tables, such as `prune_l1(0.3)`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """All that a technique may use. No MLflow, and no test data: the task is sealed meanwhile."""
+
+    task: Task
+    train: Split
+    calibration: Split
+    validate: Callable[[torch.nn.Module], float]  # noqa: F821 (a name for readers; torch stays unimported)
+    teacher: Twin | None
+    exports: Exports
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    progress: Callable[[str, float], None] = lambda _what, _done: None
+    log: Callable[[str, float, int], None] = lambda _key, _value, _step: None
+
+
+def names() -> dict[str, str]:
+    """Every known technique, ours and installed ones: name to one-line description."""
+    return {name: find(name).traits.summary for name in (*TABLE, *_installed())}
+
+
+def find(name: str) -> type[Technique]:
+    """The class of a technique.
+
+    Raises:
+        InputError: unknown, or its module cannot be imported.
+    """
+    target = TABLE.get(name) or _installed().get(name) or (name if ":" in name else None)
+    if target is None:
+        known = [*TABLE, *_installed()]
+        hint = did_you_mean(name, known)
+        allowed = f"{', '.join(known)}, or module:function"
+        raise InputError(Problem("", f"unknown technique {name!r}", allowed, hint))
+    module, _, attribute = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"technique {name!r} cannot be imported: {error}") from error
+    if isinstance(found, type) and dataclasses.is_dataclass(found):
+        return found  # type: ignore[return-value]
+    if callable(found):
+        from netzip_mlflow.techniques.own import own
+
+        return own(name, found)
+    raise InputError(f"technique {name!r} is neither a function nor a technique's class")
+
+
+def _installed() -> dict[str, str]:
+    from importlib.metadata import entry_points
+
+    return {e.name: e.value for e in entry_points(group=ENTRY_POINTS)}
+
+
+def chain(entries: Iterable[Mapping[str, Mapping[str, Any]]], where: str = "") -> tuple[Technique, ...]:
+    """The techniques of one chain, ready to apply.
+
+    Raises:
+        InputError: any problem that `check` would report.
+    """
+    entries = list(entries)
+    problems = _chain_problems(entries, where)
+    if problems:
+        raise InputError(problems)
+    return tuple(find(name)(**given) for entry in entries for name, given in entry.items())
+
+
+def label(techniques: Iterable[Technique]) -> str:
+    """A chain in one line: `prune_l1(0.3)+finetune+ptq(int8)`; `fp32` when it is empty."""
+    return "+".join(t.label() for t in techniques) or "fp32"
+
+
+def check(raw: Mapping[str, Any]) -> list[Problem]:
+    """The problems of every chain of a raw recipe: names, parameters, order."""
+    candidates = raw.get("candidates")
+    if not isinstance(candidates, Mapping):
+        return []
+    problems: list[Problem] = []
+    for name, entries in candidates.items():
+        shaped = isinstance(entries, list) and all(
+            isinstance(e, Mapping) and all(isinstance(v, Mapping) for v in e.values())
+            for e in entries
+        )
+        if shaped:  # otherwise the schema has said so
+            problems += _chain_problems(entries, f"candidates.{name}")
+    return problems
+
+
+def _chain_problems(entries: Sequence[Mapping[str, Mapping[str, Any]]], where: str) -> list[Problem]:
+    problems: list[Problem] = []
+    kinds: list[tuple[str, str]] = []
+    for index, entry in enumerate(entries):
+        place = f"{where}[{index}]"
+        if len(entry) != 1:
+            given = ", ".join(map(str, entry)) or "nothing"
+            problems.append(Problem(place, f"{given} given", "one technique: {parameters} per entry"))
+            continue
+        ((name, given),) = entry.items()
+        try:
+            technique = find(str(name))
+        except InputError as error:
+            problems += [dataclasses.replace(p, where=place) for p in error.problems]
+            continue
+        problems += _parameter_problems(technique, given, f"{place}.{name}")
+        kinds.append((str(name), technique.traits.kind))
+    for position, (name, kind) in enumerate(kinds):
+        if kind == "deploy" and position < len(kinds) - 1:
+            later = kinds[position + 1][0]
+            problems.append(
+                Problem(
+                    f"{where}[{position}]",
+                    f"{name} is a deploy technique and stands before {later}",
+                    "float techniques first, then at most one deploy technique, last",
+                )
+            )
+    return problems
+
+
+def _parameter_problems(technique: type, given: Mapping[str, Any], where: str) -> list[Problem]:
+    if getattr(technique, "open_parameters", False):
+        return []
+    fields = {f.name: f.metadata["bounds"] for f in dataclasses.fields(technique)}
+    problems = []
+    for key, value in given.items():
+        if key not in fields:
+            allowed = ", ".join(fields) or "no parameters"
+            problems.append(
+                Problem(f"{where}.{key}", "unknown key", allowed, did_you_mean(str(key), fields))
+            )
+        elif not fields[key].admits(value):
+            hint = did_you_mean(str(value), map(str, fields[key].choices or ()))
+            problems.append(
+                Problem(f"{where}.{key}", f"{value!r} is not allowed", str(fields[key]), hint)
+            )
+    return problems

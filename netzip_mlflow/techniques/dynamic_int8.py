@@ -1,0 +1,52 @@
+"""Dynamic int8: weights stored in int8, activations quantised at every call."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from netzip_mlflow.deploy import Deployable, compact
+from netzip_mlflow.techniques import Context, Traits, parameter
+
+if TYPE_CHECKING:
+    from netzip_mlflow.twin import Twin
+
+__all__ = ["DynamicInt8"]
+
+
+@dataclass(frozen=True)
+class DynamicInt8:
+    """ONNX Runtime's dynamic quantisation. Small, and on convolutions always slower: an honest
+    negative example (ranges are found anew at each call, and ConvInteger has no fast kernel)."""
+
+    traits: ClassVar[Traits] = Traits(
+        family="quantisation",
+        kind="deploy",
+        summary="int8 weights, activations quantised at every call (slow on convolutions)",
+    )
+    per_channel: bool = parameter(True, "one scale per output channel instead of one per tensor")
+
+    def label(self) -> str:
+        return "dynamic_int8"
+
+    def apply(self, twin: Twin, context: Context) -> Deployable:
+        """Quantise the exported twin; raises NetzipError when it cannot be exported."""
+        import onnx
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        exported = context.exports(twin)
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder, "in.onnx"), Path(folder, "out.onnx")
+            onnx.save(exported.model, source)
+            quantize_dynamic(
+                source, target, per_channel=self.per_channel, weight_type=QuantType.QUInt8
+            )
+            quantised = onnx.load(target)
+        return Deployable.of(
+            compact(quantised),
+            twin.replace(chain=(*twin.chain, self.label())),
+            exported,
+            task=context.task.name,
+        )

@@ -1,0 +1,83 @@
+"""Fine-tuning: more training of the twin as it stands; pruned weights stay zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from netzip_mlflow.techniques import Context, Traits, parameter
+
+if TYPE_CHECKING:
+    from netzip_mlflow.twin import Twin
+
+__all__ = ["Finetune"]
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Trains on the training split; the epoch that is best on validation is kept, and the twin as
+    it came counts as epoch 0, so that fine-tuning never returns something worse than it was given
+    (on validation).
+
+    With `teacher: baseline` the loss is alpha x T^2 x KL(teacher || student, at temperature T) +
+    (1 - alpha) x cross entropy (Hinton et al., arXiv 1503.02531, section 2).
+    """
+
+    traits: ClassVar[Traits] = Traits(
+        family="training",
+        kind="float",
+        summary="more training, masks kept, optionally with the baseline as teacher",
+        needs_training=True,
+    )
+    epochs: int = parameter(2, "passes over the training split", low=1, high=1000)
+    lr: float = parameter(0.01, "peak learning rate", low=1e-7, high=10.0)
+    batch: int = parameter(64, "images a step", low=1, high=65536)
+    optimizer: str = parameter("sgd", "update rule", choices=("sgd", "adamw"))
+    schedule: str = parameter(
+        "cosine", "learning rate over time", choices=("cosine", "onecycle", "constant")
+    )
+    weight_decay: float = parameter(5e-4, "L2 penalty", low=0.0, high=1.0)
+    flip: bool = parameter(False, "augment: random horizontal flips")
+    crop: int = parameter(0, "augment: random shifts, in pixels", low=0, high=64)
+    teacher: str | None = parameter(
+        None, "distil from the uncompressed network", kind=str, choices=("baseline",)
+    )
+    temperature: float = parameter(4.0, "softens teacher and student alike", low=0.1, high=100.0)
+    alpha: float = parameter(0.9, "weight of the teacher's term", low=0.0, high=1.0)
+
+    def label(self) -> str:
+        return "finetune(teacher)" if self.teacher else "finetune"
+
+    def apply(self, twin: Twin, context: Context) -> Twin:
+        """A trained copy. Raises NetzipError when the loss becomes non-finite."""
+        from netzip_mlflow import training
+        from netzip_mlflow.recipe import Augment, TrainSpec
+
+        spec = TrainSpec(
+            epochs=self.epochs,
+            lr=self.lr,
+            batch=self.batch,
+            optimizer=self.optimizer,  # type: ignore[arg-type]  (choices say the same)
+            schedule=self.schedule,  # type: ignore[arg-type]
+            weight_decay=self.weight_decay,
+            augment=Augment(flip=self.flip, crop=self.crop),
+        )
+        teacher = None
+        if self.teacher:
+            assert context.teacher is not None  # noqa: S101 (the stage always gives the baseline)
+            teacher = training.Teacher(context.teacher.network(), self.temperature, self.alpha)
+        fitted = training.fit(
+            twin,
+            context.train,
+            spec=spec,
+            loss=context.task.loss,
+            validate=context.validate,
+            teacher=teacher,
+            keep_start=True,
+            seed=context.seed,
+            device=context.device,
+            threads=context.threads,
+            progress=context.progress,
+            log=context.log,
+        )
+        return fitted.twin.replace(chain=(*twin.chain, self.label()))

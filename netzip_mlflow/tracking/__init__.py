@@ -1,0 +1,14 @@
+"""The border to MLflow: runs, models, artifacts, views. Nobody else speaks to it.
+
+`Tracker` opens the store, `Tracker.parent` is a run that always ends, and what cannot be sent
+while a server is away waits in an `Outbox`. mlflow is imported inside functions: `check_reachable`
+must answer before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+from netzip_mlflow.tracking.reachable import check_reachable, tracking_uri
+from netzip_mlflow.tracking.runs import Run, Tracker
+from netzip_mlflow.tracking.signals import Killed, killed_on_sigterm
+
+__all__ = ["Killed", "Run", "Tracker", "check_reachable", "killed_on_sigterm", "tracking_uri"]

@@ -1,0 +1,185 @@
+"""Logged models: a deployable as an ONNX model of MLflow, a twin as an artifact, both found again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netzip_mlflow.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from netzip_mlflow.tracking.runs import Run
+
+__all__ = ["baseline_of", "deployable_logger", "download", "find_baseline", "model_file", "twin_folder"]
+
+MANIFEST, GOLDEN, FILE = "netzip.json", "golden.npz", "model.onnx"
+
+
+def deployable_logger(folder: Path, name: str) -> Callable[[Run], str]:
+    """A function that logs `folder` (model.onnx, netzip.json, golden.npz) and returns the model id.
+
+    The ONNX flavour with a signature and pinned requirements; no external data, nothing pickled.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text())
+
+    def log(run: Run) -> str:
+        import mlflow
+        import onnx
+        from mlflow.entities import LoggedModelOutput
+
+        model = run.client.create_logged_model(
+            run.experiment_id,
+            name=name,
+            source_run_id=run.id,
+            tags={
+                "netzip.model_digest": manifest["model_digest"],
+                "netzip.chain": "+".join(manifest["chain"]) or "fp32",
+            },
+        )
+        with _quiet():
+            mlflow.onnx.log_model(
+                onnx.load(folder / FILE),
+                model_id=model.model_id,
+                signature=_signature(manifest),
+                pip_requirements=[f"{k}=={manifest['versions'][k]}" for k in ("onnx", "onnxruntime")],
+                extra_files=[str(folder / MANIFEST), str(folder / GOLDEN)],
+                metadata={"netzip": {k: manifest[k] for k in ("task", "chain", "model_digest")}},
+                onnx_execution_providers=["CPUExecutionProvider"],
+                onnx_session_options={"intra_op_num_threads": 1, "inter_op_num_threads": 1},
+                save_as_external_data=False,
+            )
+        run.client.log_outputs(run.id, [LoggedModelOutput(model.model_id, 0)])
+        return model.model_id
+
+    return log
+
+
+def _signature(manifest: dict[str, Any]) -> Any:
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    kind = np.dtype("float32")
+    given = TensorSpec(kind, (-1, *manifest["input"]["shape"]), manifest["input"]["name"])
+    answer = TensorSpec(kind, (-1, len(manifest["classes"])), manifest["output"])
+    return ModelSignature(Schema([given]), Schema([answer]))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow advises input examples (large, for images) and prints the model's address."""
+    logger = logging.getLogger("mlflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def find_baseline(client: MlflowClient, experiment_id: str, training_digest: str) -> str | None:
+    """The newest finished baseline run that was trained from the same inputs, or None."""
+    wanted = (
+        "tags.`netzip.kind` = 'baseline' AND attributes.status = 'FINISHED'"
+        f" AND tags.`netzip.training_digest` = '{training_digest}'"
+    )
+    found = client.search_runs([experiment_id], wanted, max_results=1, order_by=["start_time DESC"])
+    return found[0].info.run_id if found else None
+
+
+def download(client: MlflowClient, run_id: str, folder: Path) -> tuple[Path, Path | None]:
+    """A run's model folder (model.onnx, netzip.json) and its twin's folder, None where it has none.
+
+    Raises:
+        InputError: the run has no logged model.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        raise InputError(f"runs:/{run_id}: no such run: {error}") from None
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if not outputs:
+        raise InputError(f"runs:/{run_id}: the run has no logged model")
+    model = Path(
+        mlflow.artifacts.download_artifacts(
+            f"models:/{outputs[-1].model_id}", dst_path=str(folder), tracking_uri=None
+        )
+    )
+    if not any(item.path == "twin" for item in client.list_artifacts(run_id)):
+        return model, None
+    return model, Path(client.download_artifacts(run_id, "twin", str(folder)))
+
+
+def model_file(uri: str, folder: Path) -> tuple[Path, str | None]:
+    """The ONNX file behind a path, `models:/...` or `runs:/<run>[/name]`, and its run's id.
+
+    Raises:
+        InputError: nothing is there, or it holds no ONNX file.
+    """
+    if not uri.startswith(("models:/", "runs:/")):
+        path = Path(uri)
+        file = path / FILE if path.is_dir() else path
+        if not file.is_file():
+            raise InputError(f"{uri}: no such ONNX file; allowed: a path, models:/... or runs:/...")
+        return file, None
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    try:
+        if uri.startswith("runs:/"):
+            run_id = uri.removeprefix("runs:/").split("/")[0]
+            return download(client, run_id, folder)[0] / FILE, run_id
+        place = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    except (MlflowException, OSError) as error:
+        raise InputError(f"{uri}: cannot be fetched: {error}") from None
+    found = sorted(place.glob("*.onnx"))
+    if not found:
+        raise InputError(f"{uri}: holds no ONNX file")
+    return found[0], _source_run(place)
+
+
+def _source_run(place: Path) -> str | None:
+    import yaml
+
+    description = yaml.safe_load((place / "MLmodel").read_text())
+    if run_id := description.get("run_id"):
+        return run_id
+    if model_id := description.get("model_id"):
+        import mlflow
+
+        return mlflow.MlflowClient().get_logged_model(model_id).source_run_id
+    return None
+
+
+def twin_folder(uri: str, folder: Path) -> Path:
+    """The twin behind a logged model or a run.
+
+    Raises:
+        InputError: it has no twin.
+    """
+    import mlflow
+
+    run_id = model_file(uri, folder)[1]
+    twin = download(mlflow.MlflowClient(), run_id, folder)[1] if run_id else None
+    if twin is None:
+        raise InputError(f"model.uri: {uri} has no twin: only a deployable was logged there")
+    return twin
+
+
+def baseline_of(client: MlflowClient, run_id: str) -> str | None:
+    """The run id of the baseline that a run was measured against, by its tags."""
+    tags = client.get_run(run_id).data.tags
+    return run_id if tags.get("netzip.kind") == "baseline" else tags.get("netzip.baseline")

@@ -1,0 +1,66 @@
+"""What cannot be sent while the server is away waits here, in order, and is sent again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from netzip_mlflow.tracking.reachable import healthy
+
+__all__ = ["Outbox"]
+
+POLL_S = 1.0
+
+
+class Outbox:
+    """Calls to MLflow, in order. While the server is away they are kept; none is dropped."""
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+        health: Callable[[str], str | None] = healthy,
+    ) -> None:
+        self._uri, self._clock, self._pause, self._health = uri, clock, pause, health
+        self._waiting: list[Callable[[], Any]] = []
+        self.reason: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def send(self, call: Callable[[], Any]) -> None:
+        """Make the call now, or keep it when the server is away or earlier calls still wait.
+
+        Errors that are not the server's absence are raised.
+        """
+        self._waiting.append(call)
+        self._try()
+
+    def flush(self, patience_s: float) -> bool:
+        """Try until everything is sent or `patience_s` seconds have passed; whether all was sent."""
+        end = self._clock() + patience_s
+        self._try()
+        while self._waiting and self._clock() < end:
+            self._pause(POLL_S)
+            self._try()
+        return not self._waiting
+
+    def _try(self) -> None:
+        if self.reason is not None and (reason := self._health(self._uri)) is not None:
+            self.reason = reason
+            return
+        self.reason = None
+        while self._waiting:
+            try:
+                self._waiting[0]()
+            except Exception:
+                reason = self._health(self._uri)
+                if reason is None:
+                    del self._waiting[0]
+                    raise
+                self.reason = reason
+                return
+            del self._waiting[0]

@@ -1,0 +1,261 @@
+"""Runs of MLflow: one parent that always ends, children below it, everything in batches."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netzip_mlflow.errors import InputError, NetzipError, TrackingLost
+from netzip_mlflow.tracking.outbox import Outbox
+from netzip_mlflow.tracking.reachable import check_reachable
+from netzip_mlflow.tracking.reaper import owner_tags, reap
+from netzip_mlflow.tracking.signals import Killed
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+__all__ = ["Run", "Tracker", "explain"]
+
+PATIENCE_S = 30.0
+NOTE = "mlflow.note.content"
+
+
+class Tracker:
+    """The store, and one experiment in it.
+
+    Under `mlflow run` (MLFLOW_RUN_ID is set) the experiment is that run's, whatever is asked for.
+
+    Raises:
+        TrackingUnavailable: the store cannot be reached or opened.
+    """
+
+    def __init__(self, uri: str, experiment: str | None = None) -> None:
+        check_reachable(uri)
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        self.uri = uri
+        mlflow.set_tracking_uri(uri)
+        self.client: MlflowClient = mlflow.MlflowClient(uri)
+        self.outbox = Outbox(uri)
+        try:
+            self._resumed = os.environ.get("MLFLOW_RUN_ID")
+            if self._resumed:
+                self.experiment_id = self.client.get_run(self._resumed).info.experiment_id
+            else:
+                self.experiment_id = self._experiment(experiment)
+            reap(self.client, self.experiment_id)
+        except MlflowException as error:
+            raise InputError(f"the tracking store {uri} cannot be used: {error}") from error
+
+    def _experiment(self, name: str | None) -> str:
+        name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "netzip"
+        if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+            return given
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            return self.client.create_experiment(name)
+        if found.lifecycle_stage == "deleted":
+            raise InputError(f"experiment {name!r} is deleted: restore it, or name another")
+        return found.experiment_id
+
+    @contextlib.contextmanager
+    def parent(
+        self, kind: str, name: str, *, keep: Callable[[str], Path] | None = None
+    ) -> Iterator[Run]:
+        """A parent run: FINISHED, FAILED with its reason, or KILLED, and its children with it.
+
+        Args:
+            kind: the tag `netzip.kind`.
+            name: the run's name, unless `mlflow run` has named it.
+            keep: called when the server went away for good; saves what was measured and returns
+                the place that the error names.
+
+        Raises:
+            TrackingLost: the server did not come back; everything else is as the block raised it.
+        """
+        run = Run(self, kind, name, resume=self._resumed)
+        try:
+            yield run
+        except (Killed, KeyboardInterrupt) as stop:
+            run.end("KILLED", f"stopped by {type(stop).__name__}")
+            raise
+        except BaseException as error:
+            run.end("FAILED", str(error) or type(error).__name__)
+            raise
+        else:
+            run.end("FINISHED")
+        finally:
+            self._settle(keep)
+
+    def _settle(self, keep: Callable[[str], Path] | None) -> None:
+        if self.outbox.flush(PATIENCE_S):
+            return
+        place = f"; what was measured is in {keep('unsent')}" if keep else ""
+        raise TrackingLost(
+            f"the tracking server {self.uri} went away ({self.outbox.reason}) and "
+            f"{len(self.outbox)} writes could not be sent{place}"
+        )
+
+    def set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        """Tags of an experiment: its note and its saved views."""
+        for key, value in tags.items():
+            self.outbox.send(
+                lambda k=key, v=value: self.client.set_experiment_tag(experiment_id, k, v)
+            )
+
+
+class Run:
+    """One run; created at once, or when the server is back. Writes go through the outbox."""
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        kind: str,
+        name: str,
+        *,
+        parent: Run | None = None,
+        below: str | None = None,
+        resume: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self._tracker, self._parent, self._below = tracker, parent, below
+        self._children: list[Run] = []
+        self._id: str | None = resume
+        self._ended = False
+        self.kind, self.name = kind, name
+        self.model_id: str | None = None
+        given = {"netzip.kind": kind, **owner_tags(), **(tags or {})}
+        if resume:
+            self.log(tags=given)
+        else:
+            self._send(lambda: self._create(given))
+
+    @property
+    def id(self) -> str:
+        """The run's id; empty while the server has been away since before it was made."""
+        return self._id or ""
+
+    def child(
+        self, kind: str, name: str, tags: Mapping[str, str] | None = None, *, below: str | None = None
+    ) -> Run:
+        """A run below this one (shown below `below`, another run's id); it ends by its own `end`,
+        or with this one."""
+        run = Run(self._tracker, kind, name, parent=self, below=below, tags=tags)
+        self._children.append(run)
+        return run
+
+    def log(
+        self,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        step: int = 0,
+    ) -> None:
+        """One batch. Metrics are linked to the run's logged model, when it has one.
+
+        Raises:
+            NetzipError: a metric is not finite.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        for key, value in (metrics or {}).items():
+            if not math.isfinite(value):
+                raise NetzipError(f"metric {key} of {self.name} is {value}; only finite values are logged")
+        now = int(time.time() * 1000)
+        self._send(
+            lambda: self._tracker.client.log_batch(
+                self.id,
+                metrics=[
+                    Metric(k, float(v), now, step, model_id=self.model_id, run_id=self.id)
+                    for k, v in (metrics or {}).items()
+                ],
+                params=[Param(k, str(v)) for k, v in (params or {}).items()],
+                tags=[RunTag(k, str(v)) for k, v in (tags or {}).items()],
+            )
+        )
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """A file, or all files of a folder. It must stay until the parent has ended."""
+        client = self._tracker.client
+        log = client.log_artifacts if path.is_dir() else client.log_artifact
+        self._send(lambda: log(self.id, str(path), folder))
+
+    def text(self, text: str, file: str) -> None:
+        """A text as an artifact."""
+        self._send(lambda: self._tracker.client.log_text(self.id, text, file))
+
+    def dataset(self, name: str, digest: str, context: str) -> None:
+        """The data set as an input of the run: name, digest and which split."""
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.entities import DatasetInput, InputTag
+
+        source = CodeDatasetSource(tags={"netzip.data": name})
+        entity = MetaDataset(source=source, name=name, digest=digest)._to_mlflow_entity()
+        given = DatasetInput(entity, [InputTag("mlflow.data.context", context)])
+        self._send(lambda: self._tracker.client.log_inputs(self.id, datasets=[given]))
+
+    def model(self, log: Callable[[Run], str]) -> None:
+        """Log a model; `log` returns the model's id, to which later metrics are linked."""
+
+        def call() -> None:
+            self.model_id = log(self)
+
+        self._send(call)
+
+    def end(self, status: str = "FINISHED", reason: str = "") -> None:
+        """End the run and every child still open, once."""
+        if self._ended:
+            return
+        self._ended = True
+        for child in self._children:
+            child.end(status, reason)
+        if reason:
+            tags = {"netzip.reason": reason[:5000]}
+            if self._parent is None:
+                tags[NOTE] = f"**{status.lower()}**: {reason}"[:5000]
+            self.log(tags=tags)
+        self._send(lambda: self._tracker.client.set_terminated(self.id, status))
+
+    @property
+    def client(self) -> MlflowClient:
+        """For reading; writes go through the run."""
+        return self._tracker.client
+
+    @property
+    def experiment_id(self) -> str:
+        """The experiment that the run belongs to."""
+        return self._tracker.experiment_id
+
+    def _create(self, tags: Mapping[str, str]) -> None:
+        from mlflow.tracking.context.registry import resolve_tags
+
+        given = resolve_tags(dict(tags))
+        if self._parent is not None:
+            given["netzip.parent"] = self._parent.id
+            given["mlflow.parentRunId"] = self._below or self._parent.id
+        created = self._tracker.client.create_run(
+            self._tracker.experiment_id, tags=given, run_name=self.name
+        )
+        self._id = created.info.run_id
+
+    def _send(self, call: Callable[[], Any]) -> None:
+        self._tracker.outbox.send(call)
+
+
+def explain(run_id: str, reason: str) -> None:
+    """Leave a reason on a run that something else will mark as failed (`mlflow run` does)."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    client.set_tag(run_id, "netzip.reason", reason[:5000])
+    client.set_tag(run_id, NOTE, f"**failed**: {reason}"[:5000])

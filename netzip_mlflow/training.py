@@ -1,0 +1,259 @@
+"""The one training loop: baseline, fine-tuning and distillation all pass through `fit`."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from netzip_mlflow.errors import InputError, NetzipError
+
+if TYPE_CHECKING:
+    import torch
+
+    from netzip_mlflow.data import Split
+    from netzip_mlflow.recipe import Augment, TrainSpec
+    from netzip_mlflow.twin import Twin
+
+__all__ = ["Epoch", "Fitted", "Teacher", "choose_device", "cores", "fit", "seeded"]
+
+Loss = Callable[["torch.Tensor", "torch.Tensor", float], "torch.Tensor"]
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """Soft targets (Hinton et al. 2015): a network on the deployable's input, T, and alpha."""
+
+    network: torch.nn.Module
+    temperature: float
+    alpha: float
+
+    def loss(self, scores: torch.Tensor, images: torch.Tensor, hard: torch.Tensor) -> torch.Tensor:
+        """alpha T^2 KL(teacher_T || student_T) + (1 - alpha) hard; scores are (n, classes)."""
+        import torch
+        from torch.nn import functional
+
+        with torch.no_grad():
+            wanted = functional.log_softmax(self.network(images).float() / self.temperature, dim=1)
+        given = functional.log_softmax(scores / self.temperature, dim=1)
+        soft = functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
+        return self.alpha * self.temperature**2 * soft + (1 - self.alpha) * hard
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass: mean training loss, accuracy on validation (fraction), learning rate at its end."""
+
+    number: int
+    loss: float
+    validation: float
+    lr: float
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The twin of the best epoch (0: as it came) and the history."""
+
+    twin: Twin
+    best: int
+    history: tuple[Epoch, ...]
+
+
+def fit(
+    twin: Twin,
+    split: Split,
+    *,
+    spec: TrainSpec,
+    loss: Loss,
+    validate: Callable[[torch.nn.Module], float],
+    teacher: Teacher | None = None,
+    keep_start: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+    progress: Callable[[str, float], None] = lambda _what, _done: None,
+    log: Callable[[str, float, int], None] = lambda _key, _value, _step: None,
+) -> Fitted:
+    """Train a copy of the twin; weights under a mask that is False stay zero.
+
+    Args:
+        split: what is trained on; float32 NCHW in [0, 1] and int64 labels.
+        spec: epochs, optimiser, schedule, augmentation, precision.
+        loss: (scores, targets, label_smoothing) to a scalar.
+        validate: accuracy (fraction) of a network on validation; the best epoch is kept.
+        keep_start: whether the twin as it came competes as epoch 0.
+
+    Raises:
+        NetzipError: the loss became NaN or infinite.
+    """
+    import torch
+
+    with seeded(seed, threads):
+        student = twin.copy()
+        network = student.network().to(device, memory_format=torch.channels_last)
+        if teacher is not None:
+            teacher.network.to(device, memory_format=torch.channels_last)
+        masks = _masks(student, device)
+        steps = math.ceil(len(split) / spec.batch)
+        optimizer, schedule = _optimizer(network, spec, steps)
+        best = (0, validate(network) if keep_start else -1.0)
+        best_state = copy.deepcopy(network.state_dict())
+        history: list[Epoch] = []
+        order = torch.Generator().manual_seed(seed)
+        for number in range(1, spec.epochs + 1):
+            network.train()
+            total = 0.0
+            for step, (images, targets) in enumerate(_batches(split, spec, order)):
+                pixels, labels = images.to(device), targets.to(device)
+                with _precision(spec, device):
+                    scores = network(pixels.to(memory_format=torch.channels_last))
+                scores = scores.float()
+                value = loss(scores, labels, spec.label_smoothing)
+                if teacher is not None:
+                    value = teacher.loss(scores, pixels, value)
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                optimizer.step()
+                schedule.step()
+                _apply_masks(masks)
+                total += float(value.detach()) * len(labels)
+                progress(f"epoch {number}/{spec.epochs}", (number - 1 + (step + 1) / steps) / spec.epochs)
+            if not math.isfinite(total):
+                raise NetzipError(
+                    f"training diverged in epoch {number}: the loss is {total}; "
+                    f"lower lr (it is {spec.lr:g})"
+                )
+            network.eval()
+            epoch = Epoch(number, total / len(split), validate(network), schedule.get_last_lr()[0])
+            history.append(epoch)
+            log("training/loss", epoch.loss, number)
+            log("training/validation", epoch.validation, number)
+            if epoch.validation > best[1]:
+                best, best_state = (number, epoch.validation), copy.deepcopy(network.state_dict())
+        network.load_state_dict(best_state)
+        network.to("cpu", memory_format=torch.contiguous_format).eval()
+    return Fitted(student, best[0], tuple(history))
+
+
+@contextlib.contextmanager
+def seeded(seed: int, threads: int | None = None) -> Iterator[None]:
+    """torch's global generator seeded and its thread count set, both put back afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads or cores())
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_device(wanted: str) -> str:
+    """`auto` is cuda where there is one.
+
+    Raises:
+        InputError: cuda is wanted and there is none.
+    """
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("train.device: 'cuda' given, and torch sees no such device; allowed: auto, cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+
+
+def _optimizer(
+    network: torch.nn.Module, spec: TrainSpec, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    from torch import optim
+
+    # scales, shifts and biases are not penalised: decaying them only costs accuracy
+    weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [
+        {"params": weights, "weight_decay": spec.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if spec.optimizer == "sgd":
+        chosen: optim.Optimizer = optim.SGD(
+            groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.momentum > 0
+        )
+    else:
+        chosen = optim.AdamW(groups, lr=spec.lr)
+    total = steps * spec.epochs
+    if spec.schedule == "cosine":
+        return chosen, optim.lr_scheduler.CosineAnnealingLR(chosen, T_max=total)
+    if spec.schedule == "onecycle":
+        return chosen, optim.lr_scheduler.OneCycleLR(chosen, max_lr=spec.lr, total_steps=total + 1)
+    return chosen, optim.lr_scheduler.ConstantLR(chosen, factor=1.0)
+
+
+def _batches(
+    split: Split, spec: TrainSpec, order: torch.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    import torch
+
+    from netzip_mlflow.data import to_input
+
+    for chosen in torch.randperm(len(split), generator=order).split(spec.batch):
+        indices = chosen.numpy()
+        images = torch.from_numpy(to_input(split.images[indices]))
+        yield _augmented(images, spec.augment, order), torch.from_numpy(split.labels[indices])
+
+
+def _augmented(images: torch.Tensor, augment: Augment, order: torch.Generator) -> torch.Tensor:
+    import torch
+    from torch.nn import functional
+
+    n, _, height, width = images.shape
+    if augment.flip:
+        flipped = torch.rand(n, generator=order) < 0.5
+        images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
+    if augment.crop:
+        pad = augment.crop
+        padded = functional.pad(images, (pad,) * 4)
+        top, left = torch.randint(0, 2 * pad + 1, (2, n, 1, 1, 1), generator=order)
+        rows = (top + torch.arange(height).view(1, 1, -1, 1)).expand(-1, images.shape[1], -1, padded.shape[3])
+        columns = (left + torch.arange(width).view(1, 1, 1, -1)).expand(-1, images.shape[1], height, -1)
+        images = padded.gather(2, rows).gather(3, columns)
+    return images
+
+
+def _precision(spec: TrainSpec, device: str) -> contextlib.AbstractContextManager[object]:
+    import torch
+
+    wanted = spec.precision == "bfloat16" or (spec.precision == "auto" and _fast_bfloat16(device))
+    return torch.autocast(device, dtype=torch.bfloat16) if wanted else contextlib.nullcontext()
+
+
+def _fast_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is arithmetic here and not an emulation, which would be slower."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and any(
+        name in flags.read_text() for name in ("avx512_bf16", "amx_bf16", " bf16 ")
+    )
+
+
+def _masks(twin: Twin, device: str) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
+    parameters = dict(twin.model.named_parameters())
+    return [(parameters[name], mask.to(device)) for name, mask in twin.masks.items()]
+
+
+def _apply_masks(masks: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> None:
+    for weight, mask in masks:
+        weight.data.mul_(mask)

@@ -1,0 +1,95 @@
+"""Data sets by a user's own function."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from netzip_mlflow.data import open_data
+from netzip_mlflow.errors import InputError
+from netzip_mlflow.recipe import DataSpec
+
+MODULE = """
+import numpy as np
+from netzip_mlflow.data import Part, Source
+
+def arrays(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "x_train": rng.integers(0, 256, (n, 6, 6, 3), dtype=np.uint8),
+        "y_train": np.arange(n) % 2,
+        "track_train": np.arange(n) // 5,
+    }
+
+def source():
+    a = arrays(40)
+    return Source("own", ("no", "yes"), {"train": Part(a["x_train"], a["y_train"])})
+
+def nothing():
+    return None
+
+def failing():
+    raise LookupError("the user's own")
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "own_images.py").write_text(MODULE)
+    (tmp_path / "own_broken.py").write_text("import surely_not_installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    sys.modules.pop("own_images", None)
+
+
+def _spec(factory: str, **keys) -> DataSpec:
+    return DataSpec(factory=factory, validation=0.2, test=0.2, calibration=4, **keys)
+
+
+def test_a_function_of_the_working_folder_returns_arrays() -> None:
+    data = open_data(_spec("own_images:arrays", arguments={"n": 50}), 0)
+    assert (data.name, data.classes, data.shape) == ("own_images:arrays", ("0", "1"), (3, 6, 6))
+    other = open_data(_spec("own_images:arrays", arguments={"n": 50, "seed": 1}), 0)
+    assert data.digest != other.digest
+
+
+def test_arrays_may_carry_groups() -> None:
+    data = open_data(_spec("own_images:arrays", arguments={"n": 100}, groups="track"), 0)
+    assert len(data.splits["validation"]) == 20
+
+
+def test_a_function_returns_a_source() -> None:
+    data = open_data(_spec("own_images:source"), 0)
+    assert (data.name, data.classes) == ("own", ("no", "yes"))
+
+
+@pytest.mark.parametrize(
+    ("factory", "keys", "message"),
+    [
+        ("own_images", {}, "data.factory: 'own_images'; allowed: module:function"),
+        ("own_imges:arrays", {}, "own_imges cannot be imported: No module named"),
+        ("own_broken:arrays", {}, "own_broken cannot be imported: No module named 'surely"),
+        ("own_images:array", {}, "has no function 'array'.*did you mean 'arrays'"),
+        (
+            "own_images:arrays",
+            {},
+            r"missing a required argument: 'n'; allowed: arrays\(n, seed=0\)",
+        ),
+        ("own_images:source", {"arguments": {"n": 3}}, "cannot be called with n"),
+        ("own_images:source", {"groups": "track"}, "carry their groups themselves"),
+        ("own_images:nothing", {}, "returned a NoneType; allowed: "),
+        ("own_images:arrays", {"arguments": {"n": 40}, "size": 9}, "a factory takes no size"),
+    ],
+)
+def test_a_faulty_factory_is_refused(factory: str, keys: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_data(_spec(factory, **keys), 0)
+
+
+def test_what_the_function_raises_passes_through() -> None:
+    with pytest.raises(LookupError, match="the user's own"):
+        open_data(_spec("own_images:failing"), 0)
