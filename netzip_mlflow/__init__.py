@@ -1,0 +1,95 @@
+"""netzip-mlflow: compress a trained network, measure what ships, score it, compare it in MLflow.
+
+The names below are the public API; each is imported at its first use, so that
+`import netzip_mlflow` loads neither torch nor mlflow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from netzip_mlflow.deployable import Deployable, deploy
+    from netzip_mlflow.errors import InputError, NetzipError
+    from netzip_mlflow.recipe import MeasureSpec, Recipe, ScoreSpec
+    from netzip_mlflow.recipe import load as load_recipe
+    from netzip_mlflow.scoring import Basis, read_table, score_table
+    from netzip_mlflow.stages.evaluate import evaluate, visualise
+    from netzip_mlflow.tasks.classification import Classification
+    from netzip_mlflow.techniques import Context, Traits, parameter
+    from netzip_mlflow.techniques.dynamic_int8 import DynamicInt8
+    from netzip_mlflow.techniques.finetune import Finetune
+    from netzip_mlflow.techniques.half import Half
+    from netzip_mlflow.techniques.prune_l1 import PruneL1
+    from netzip_mlflow.techniques.prune_random import PruneRandom
+    from netzip_mlflow.techniques.ptq import PTQ
+    from netzip_mlflow.twin import Twin
+
+_HOMES = {
+    "PTQ": "techniques.ptq",
+    "Basis": "scoring",
+    "Classification": "tasks.classification",
+    "Context": "techniques",
+    "Deployable": "deployable",
+    "DynamicInt8": "techniques.dynamic_int8",
+    "Finetune": "techniques.finetune",
+    "Half": "techniques.half",
+    "InputError": "errors",
+    "MeasureSpec": "recipe",
+    "NetzipError": "errors",
+    "PruneL1": "techniques.prune_l1",
+    "PruneRandom": "techniques.prune_random",
+    "Recipe": "recipe",
+    "ScoreSpec": "recipe",
+    "Traits": "techniques",
+    "Twin": "twin",
+    "deploy": "deployable",
+    "evaluate": "stages.evaluate",
+    "load_recipe": "recipe:load",
+    "parameter": "techniques",
+    "read_table": "scoring",
+    "score_table": "scoring",
+    "visualise": "stages.evaluate",
+}
+
+__all__ = [
+    "PTQ",
+    "Basis",
+    "Classification",
+    "Context",
+    "Deployable",
+    "DynamicInt8",
+    "Finetune",
+    "Half",
+    "InputError",
+    "MeasureSpec",
+    "NetzipError",
+    "PruneL1",
+    "PruneRandom",
+    "Recipe",
+    "ScoreSpec",
+    "Traits",
+    "Twin",
+    "deploy",
+    "evaluate",
+    "load_recipe",
+    "parameter",
+    "read_table",
+    "score_table",
+    "visualise",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module, _, attribute = _HOMES[name].partition(":")
+    value = getattr(import_module(f"{__name__}.{module}"), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from netzip_mlflow import recipe as recipes
-from netzip_mlflow.errors import InputError, NetzipError, Problem, did_you_mean
+from netzip_mlflow.errors import InputError, NetzipError, Problem
 
 if TYPE_CHECKING:
     from netzip_mlflow.stages.job import Options
@@ -30,19 +31,29 @@ app = typer.Typer(
 DEFAULT_RECIPE = "recipes/digits.yaml"
 KILLED, INTERRUPTED, INFEASIBLE = 143, 130, 3
 
-RecipeArgument = Annotated[str | None, typer.Argument(metavar="RECIPE", help="a recipe's YAML file")]
+RecipeArgument = Annotated[
+    str | None, typer.Argument(metavar="RECIPE", help="a recipe's YAML file")
+]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="the same, as an option")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="override the recipe; repeatable")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="override the recipe; repeatable"),
 ]
 OnlyOption = Annotated[
-    list[str] | None, typer.Option("--only", metavar="NAME", help="only these candidates; repeatable")
+    list[str] | None,
+    typer.Option("--only", metavar="NAME", help="only these candidates; repeatable"),
 ]
-ExperimentOption = Annotated[str | None, typer.Option(help="experiment in MLflow (default: netzip)")]
-UriOption = Annotated[str | None, typer.Option(help="tracking store (default: MLFLOW_TRACKING_URI, ./mlflow.db)")]
+ExperimentOption = Annotated[
+    str | None, typer.Option(help="experiment in MLflow (default: netzip)")
+]
+UriOption = Annotated[
+    str | None, typer.Option(help="tracking store (default: MLFLOW_TRACKING_URI, ./mlflow.db)")
+]
 SeedOption = Annotated[int | None, typer.Option(help="overrides the recipe's seed")]
 ThreadsOption = Annotated[int | None, typer.Option(help="overrides measure.threads")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="print the plan and an estimate, do nothing")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="print the plan and an estimate, do nothing")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="no progress")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one machine-readable object on stdout")]
 
@@ -114,14 +125,26 @@ def train(
 
 @app.command()
 def measure(
-    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="models:/, runs:/ or paths")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="the same, as an option; repeatable")] = None,
-    baseline: Annotated[str | None, typer.Option(help="default: the one that the model's tags name")] = None,
-    recipe: Annotated[str | None, typer.Option(help="a recipe that gives data: accuracy and score too")] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL...", help="models:/, runs:/ or paths")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="the same, as an option; repeatable")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="default: the one that the model's tags name")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="a recipe that gives data: accuracy and score too")
+    ] = None,
     overrides: SetOption = None,
     runtime: Annotated[str, typer.Option(help="what runs the files")] = "onnxruntime",
-    layout: Annotated[str, typer.Option(help="input of another tool's file: nchw or nhwc")] = "nchw",
-    mean: Annotated[str, typer.Option(help="its mean on the [0, 1] scale, one or one per channel")] = "0",
+    layout: Annotated[
+        str, typer.Option(help="input of another tool's file: nchw or nhwc")
+    ] = "nchw",
+    mean: Annotated[
+        str, typer.Option(help="its mean on the [0, 1] scale, one or one per channel")
+    ] = "0",
     std: Annotated[str, typer.Option(help="its standard deviation, likewise")] = "1",
     scale: Annotated[float, typer.Option(help="its scale: 255 for pixels from 0 to 255")] = 1.0,
     experiment: ExperimentOption = None,
@@ -134,7 +157,9 @@ def measure(
     """Measure any deployables on this machine, interleaved with their baseline."""
     uris = [*(models or []), *_split(model, ",")]
     if not uris:
-        raise InputError("measure: no model given; allowed: models:/..., runs:/..., paths of ONNX files")
+        raise InputError(
+            "measure: no model given; allowed: models:/..., runs:/..., paths of ONNX files"
+        )
     loaded = _recipe(None, recipe, overrides, seed, threads) if recipe else None
     with _options(experiment, tracking_uri, quiet) as options:
         from netzip_mlflow.runtimes import open_runtime
@@ -144,7 +169,12 @@ def measure(
         open_runtime(runtime)
         adapter = Adapter(layout, _numbers("--mean", mean), _numbers("--std", std), scale)  # type: ignore[arg-type]
         found = run(
-            uris, options, baseline=baseline or None, recipe=loaded, adapter=adapter, threads=threads
+            uris,
+            options,
+            baseline=baseline or None,
+            recipe=loaded,
+            adapter=adapter,
+            threads=threads,
         )
     from netzip_mlflow.stages import show
 
@@ -153,9 +183,15 @@ def measure(
 
 @app.command()
 def compare(
-    run_ids: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="ids of runs or parents")] = None,
-    runs: Annotated[list[str] | None, typer.Option(help="the same, as an option; repeatable")] = None,
-    where: Annotated[str, typer.Option("--filter", help="MLflow's filter over the experiment's runs")] = "",
+    run_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="ids of runs or parents")
+    ] = None,
+    runs: Annotated[
+        list[str] | None, typer.Option(help="the same, as an option; repeatable")
+    ] = None,
+    where: Annotated[
+        str, typer.Option("--filter", help="MLflow's filter over the experiment's runs")
+    ] = "",
     experiment: ExperimentOption = None,
     tracking_uri: UriOption = None,
     quiet: QuietOption = False,
@@ -174,9 +210,13 @@ def compare(
 
 @app.command()
 def score(
-    table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="measured figures, the baseline first")],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE.csv", help="measured figures, the baseline first")
+    ],
     baseline: Annotated[str | None, typer.Option(help="name of the baseline's row")] = None,
-    accuracy: Annotated[str | None, typer.Option(help="accuracy column (default: top1, map50_95 or map50)")] = None,
+    accuracy: Annotated[
+        str | None, typer.Option(help="accuracy column (default: top1, map50_95 or map50)")
+    ] = None,
     speed: Annotated[str, typer.Option(help="chats, latency, macs or ops")] = "chats",
     size: Annotated[str, typer.Option(help="disk, zip, params, nonzero, cpu or ram")] = "disk",
     weights: Annotated[str, typer.Option(help="the lambdas")] = "P=1,S=1,C=1,E=1",
@@ -220,7 +260,9 @@ def validate(
     """Read a recipe and report everything that is wrong with it."""
     loaded = _recipe(path, recipe, overrides, None, None)
     count = len(loaded.candidates)
-    typer.echo(f"{loaded.name}: valid, {count} candidate{'' if count == 1 else 's'}, digest {loaded.digest()}")
+    typer.echo(
+        f"{loaded.name}: valid, {count} candidate{'s' * (count != 1)}, digest {loaded.digest()}"
+    )
 
 
 @app.command()
@@ -261,10 +303,12 @@ def doctor(tracking_uri: UriOption = None, as_json: JsonOption = False) -> None:
 def export(
     model: Annotated[str, typer.Argument(help="models:/..., runs:/... or a path")],
     folder: Annotated[Path, typer.Argument(help="where to put it")],
-    opset: Annotated[int | None, typer.Option(help="convert to this opset, refused where it cannot be")] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="convert to this opset, refused where it cannot be")
+    ] = None,
     tracking_uri: UriOption = None,
 ) -> None:
-    """Put a candidate into a folder: model, description, golden answers and a ten-line predict.py."""
+    """Put a candidate into a folder: model, description, golden answers, a short predict.py."""
     with _options(None, tracking_uri, quiet=True):
         from netzip_mlflow.stages.export import export as run
 
@@ -280,6 +324,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _explain(str(error))
         sys.stderr.write(f"netzip: {error}\n")
         sys.exit(error.exit_status)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("netzip_mlflow"):
+            raise
+        sys.stderr.write(
+            f"netzip: this command needs the package {error.name}, which is not installed here; "
+            "install netzip-mlflow with its dependencies (edge devices: score and measure only)\n"
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("netzip: interrupted\n")
         sys.exit(INTERRUPTED)
@@ -321,7 +373,9 @@ def _recipe(
 
 def _split(values: Sequence[str] | None, separator: str) -> list[str]:
     """MLproject passes one text where the command line takes an option several times."""
-    return [part.strip() for value in values or [] for part in value.split(separator) if part.strip()]
+    return [
+        part.strip() for value in values or [] for part in value.split(separator) if part.strip()
+    ]
 
 
 def _pair(option: str, text: str) -> tuple[str, str]:
@@ -338,25 +392,18 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         raise InputError(Problem(option, f"{text!r}", "numbers separated by commas")) from None
 
 
-class _options:  # noqa: N801 (reads as a verb at its uses)
+@contextlib.contextmanager
+def _options(experiment: str | None, uri: str | None, quiet: bool) -> Iterator[Options]:
     """Options of a run, with the store checked first and progress shown while it lasts."""
+    from netzip_mlflow.progress import watching
+    from netzip_mlflow.tracking import check_reachable, tracking_uri
 
-    def __init__(self, experiment: str | None, uri: str | None, quiet: bool) -> None:
-        from netzip_mlflow.progress import watching
-        from netzip_mlflow.tracking import check_reachable, tracking_uri
+    store = tracking_uri(uri)
+    check_reachable(store)
+    from netzip_mlflow.stages.job import Options
 
-        self._experiment, self._uri = experiment or None, tracking_uri(uri)
-        check_reachable(self._uri)
-        self._watching = watching(quiet)
-
-    def __enter__(self) -> Options:
-        from netzip_mlflow.stages.job import Options
-
-        progress, say = self._watching.__enter__()
-        return Options(self._uri, self._experiment, _command(), progress, say)
-
-    def __exit__(self, *details: Any) -> None:
-        self._watching.__exit__(*details)
+    with watching(quiet) as (progress, say):
+        yield Options(store, experiment or None, _command(), progress, say)
 
 
 def _command() -> str:
@@ -369,7 +416,7 @@ def _print_plan(recipe: recipes.Recipe, only: tuple[str, ...], as_json: bool) ->
     from netzip_mlflow.stages.plan import plan
 
     found = plan(recipe, only)
-    _emit(as_json, lambda: found.as_object(), lambda: found.as_text())
+    _emit(as_json, found.as_object, found.as_text)
 
 
 def _emit(as_json: bool, value: Callable[[], Any], text: Callable[[], str]) -> None:

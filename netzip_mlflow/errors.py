@@ -4,8 +4,7 @@ NetzipError                 1   failed while running
 ├── InputError              2   bad input: nothing was started
 │   └── TrackingUnavailable 2   the tracking server cannot be reached at start
 ├── TrackingLost            1   the tracking server went away in the middle
-├── SplitSealed             1   something other than the final evaluation asked for the test split
-└── MissingPackage          1   an optional package is not installed
+└── SplitSealed             1   something other than the final evaluation asked for the test split
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from dataclasses import dataclass
 
 __all__ = [
     "InputError",
-    "MissingPackage",
     "NetzipError",
     "Problem",
     "SplitSealed",
@@ -80,7 +78,3 @@ class TrackingLost(NetzipError):
 
 class SplitSealed(NetzipError):
     """The test split was asked for outside the final evaluation."""
-
-
-class MissingPackage(NetzipError):
-    """An optional package is needed here; the message names what to install."""

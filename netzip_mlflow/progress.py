@@ -26,7 +26,9 @@ def watching(quiet: bool) -> Iterator[Watcher]:
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         step = bar.add_task("", total=1.0, visible=False)
 
         def progress(what: str, done: float) -> None:

@@ -324,9 +324,8 @@ def _expand_shorthand(raw: dict[str, Any]) -> None:
     candidates = raw.get("candidates")
     if not isinstance(candidates, dict):
         return
-    for name, chain in candidates.items():
-        if isinstance(chain, str | dict):
-            chain = [chain]
+    for name, given in candidates.items():
+        chain = [given] if isinstance(given, str | dict) else given
         if isinstance(chain, list):
             candidates[name] = [_entry(entry) for entry in chain]
 
@@ -352,11 +351,11 @@ def _expand_variables(value: Any, where: str, problems: list[Problem]) -> Any:
         return [_expand_variables(v, f"{where}[{i}]", problems) for i, v in enumerate(value)]
     if not isinstance(value, str):
         return value
-    for name in _VARIABLE.findall(value):
-        if name not in os.environ:
-            problems.append(
-                Problem(where, f"{value!r} names the environment variable {name}, which is not set")
-            )
+    problems += [
+        Problem(where, f"{value!r} names the environment variable {name}, which is not set")
+        for name in _VARIABLE.findall(value)
+        if name not in os.environ
+    ]
     return _VARIABLE.sub(lambda m: os.environ.get(m.group(1), ""), value)
 
 
@@ -364,7 +363,7 @@ def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
     for section, key in (("data", "path"), ("model", "weights")):
         part = raw.get(section)
         value = part.get(key) if isinstance(part, dict) else None
-        if isinstance(value, str) and value != "pretrained":
+        if isinstance(part, dict) and isinstance(value, str) and value != "pretrained":
             part[key] = str((folder / Path(value).expanduser()).resolve())
 
 
@@ -423,7 +422,9 @@ def _fields_at(location: Sequence[str | int]) -> list[str]:
             model = SplitRule
         elif isinstance(part, str) and hasattr(model, "model_fields"):
             field = model.model_fields.get(part)
-            found = re.findall(r"\b(\w+Spec|Augment|Weights)\b", str(field.annotation)) if field else []
+            found = (
+                re.findall(r"\b(\w+Spec|Augment|Weights)\b", str(field.annotation)) if field else []
+            )
             model = globals().get(found[0]) if found else None
     return list(model.model_fields) if hasattr(model, "model_fields") else []
 

@@ -95,9 +95,9 @@ def fit(
 
     with seeded(seed, threads):
         student = twin.copy()
-        network = student.network().to(device, memory_format=torch.channels_last)
+        network = _placed(student.network(), device)
         if teacher is not None:
-            teacher.network.to(device, memory_format=torch.channels_last)
+            _placed(teacher.network, device)
         masks = _masks(student, device)
         steps = math.ceil(len(split) / spec.batch)
         optimizer, schedule = _optimizer(network, spec, steps)
@@ -122,14 +122,17 @@ def fit(
                 schedule.step()
                 _apply_masks(masks)
                 total += float(value.detach()) * len(labels)
-                progress(f"epoch {number}/{spec.epochs}", (number - 1 + (step + 1) / steps) / spec.epochs)
+                progress(
+                    f"epoch {number}/{spec.epochs}", (number - 1 + (step + 1) / steps) / spec.epochs
+                )
             if not math.isfinite(total):
                 raise NetzipError(
                     f"training diverged in epoch {number}: the loss is {total}; "
                     f"lower lr (it is {spec.lr:g})"
                 )
             network.eval()
-            epoch = Epoch(number, total / len(split), validate(network), schedule.get_last_lr()[0])
+            rate = float(schedule.get_last_lr()[0])
+            epoch = Epoch(number, total / len(split), validate(network), rate)
             history.append(epoch)
             log("training/loss", epoch.loss, number)
             log("training/validation", epoch.validation, number)
@@ -169,8 +172,18 @@ def choose_device(wanted: str) -> str:
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("train.device: 'cuda' given, and torch sees no such device; allowed: auto, cpu")
+        raise InputError(
+            "train.device: 'cuda' given, and torch sees no such device; allowed: auto, cpu"
+        )
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+
+
+def _placed(network: torch.nn.Module, device: str) -> torch.nn.Module:
+    """On the device, weights in channels_last, which convolutions gain by everywhere."""
+    import torch
+
+    placed = network.to(device)
+    return placed.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def _optimizer(
@@ -224,8 +237,12 @@ def _augmented(images: torch.Tensor, augment: Augment, order: torch.Generator) -
         pad = augment.crop
         padded = functional.pad(images, (pad,) * 4)
         top, left = torch.randint(0, 2 * pad + 1, (2, n, 1, 1, 1), generator=order)
-        rows = (top + torch.arange(height).view(1, 1, -1, 1)).expand(-1, images.shape[1], -1, padded.shape[3])
-        columns = (left + torch.arange(width).view(1, 1, 1, -1)).expand(-1, images.shape[1], height, -1)
+        rows = (top + torch.arange(height).view(1, 1, -1, 1)).expand(
+            -1, images.shape[1], -1, padded.shape[3]
+        )
+        columns = (left + torch.arange(width).view(1, 1, 1, -1)).expand(
+            -1, images.shape[1], height, -1
+        )
         images = padded.gather(2, rows).gather(3, columns)
     return images
 

@@ -69,7 +69,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Edit:
-    """One structural change: the technique that made it and what its `replay` needs (plain JSON)."""
+    """A structural change: the technique that made it and what its `replay` needs (JSON)."""
 
     technique: str
     data: Mapping[str, Any]
@@ -108,7 +108,7 @@ class Twin:
         return cls(model=copy.deepcopy(model).eval(), input=spec, classes=names)
 
     def network(self) -> torch.nn.Module:
-        """A module that shares the twin's weights: float32 NCHW in [0, 1] to scores (n, classes)."""
+        """A module that shares the weights: float32 NCHW in [0, 1] to scores (n, classes)."""
         import torch
 
         plain = not any(self.input.mean) and set(self.input.std) == {1.0}
@@ -165,18 +165,24 @@ class Twin:
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"no twin can be read: {error}", str(folder)) from None
         if saved.get("format") != FORMAT:
-            raise InputError(f"a twin of format {saved.get('format')}; allowed: {FORMAT}", str(folder))
+            raise InputError(
+                f"a twin of format {saved.get('format')}; allowed: {FORMAT}", str(folder)
+            )
         shape = tuple(saved["input"]["shape"])
         architecture = Architecture(**saved["architecture"])
         model = architecture.build(len(saved["classes"]), shape)
         edits = tuple(Edit(**edit) for edit in saved["edits"])
         for edit in edits:
             model = _replay(model, edit)
-        weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        weights = {
+            k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")
+        }
         try:
             model.load_state_dict(weights, strict=True)
         except RuntimeError as error:
-            raise InputError(f"the weights do not fit the rebuilt network: {error}", str(folder)) from None
+            raise InputError(
+                f"the weights do not fit the rebuilt network: {error}", str(folder)
+            ) from None
         return cls(
             model=model.eval(),
             input=InputSpec(shape, tuple(saved["input"]["mean"]), tuple(saved["input"]["std"])),
@@ -210,8 +216,8 @@ def _normalise(spec: InputSpec) -> torch.nn.Module:
 
         def __init__(self) -> None:
             super().__init__()
-            self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1))
-            self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1))
+            self.mean = torch.nn.Buffer(torch.tensor(spec.mean).view(1, -1, 1, 1))
+            self.std = torch.nn.Buffer(torch.tensor(spec.std).view(1, -1, 1, 1))
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return (images - self.mean) / self.std

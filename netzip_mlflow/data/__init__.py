@@ -9,7 +9,7 @@ from __future__ import annotations
 from netzip_mlflow.data.catalogue import SOURCES, check, names
 from netzip_mlflow.data.dataset import Dataset, Split
 from netzip_mlflow.data.images import Images, to_input
-from netzip_mlflow.data.opening import open_data
+from netzip_mlflow.data.opening import open_data, open_source
 from netzip_mlflow.data.source import Part, Source
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "check",
     "names",
     "open_data",
+    "open_source",
     "to_input",
 ]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netzip_mlflow.data.factory import FACTORY_PATH
 from netzip_mlflow.data.source import Source
 from netzip_mlflow.data.torchvision import SETS
 from netzip_mlflow.errors import Problem, did_you_mean
+from netzip_mlflow.factories import FACTORY_PATH
 from netzip_mlflow.recipe import DataSpec
 
 __all__ = ["SOURCES", "Entry", "check", "load", "names"]

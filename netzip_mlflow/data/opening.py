@@ -14,7 +14,7 @@ from netzip_mlflow.data.splits import Cut
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.recipe import DataSpec
 
-__all__ = ["open_data"]
+__all__ = ["open_data", "open_source"]
 
 
 def open_data(spec: DataSpec, seed: int) -> Dataset:
@@ -27,7 +27,15 @@ def open_data(spec: DataSpec, seed: int) -> Dataset:
     problems = check({"data": spec.model_dump()})
     if problems:
         raise InputError(problems)
-    source = load(spec)
+    return open_source(load(spec), spec, seed)
+
+
+def open_source(source: Source, spec: DataSpec, seed: int) -> Dataset:
+    """Cut a source that is already there into the four splits, and check them.
+
+    Raises:
+        InputError: the source is unsound; the splits cannot be cut, overlap, or lack a class.
+    """
     shape = require_sound(source)
     cuts = splits.cut(source, spec, seed)
     used = {c.part for c in cuts.values()}

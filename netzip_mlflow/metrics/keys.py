@@ -21,7 +21,7 @@ KEYS = {
     "speed/aa_ratio": f"the baseline against itself in two sessions, must contain 1; {_INTERVAL}",
     "speed/throughput_b<N>": "samples per second at batch N; more is better",
     "speed/macs": "multiply-accumulates of one sample, off the graph; less is better",
-    "speed/macs_thop": "the same of the float network by thop, which counts BatchNorm and pooling too",
+    "speed/macs_thop": "the same of the float network by thop (with BatchNorm and pooling)",
     "speed/ops": "operations of one sample, 2 x MACs; less is better",
     "speed/chats": "sum over layers of operations x bit width (paper, eq. 5); less is better",
     "speed/mean_bits": "CHATS / operations",
@@ -41,7 +41,7 @@ KEYS = {
     "ratio/C": "size baseline / candidate on the basis (disk by default); more is better",
     "ratio/E": "energy baseline / candidate, where there is a meter; more is better",
     "ratio/pcr": "parameters baseline / candidate",
-    "ratio/its": f"latency, median over rounds of baseline / candidate; more is better; {_INTERVAL}",
+    "ratio/its": f"latency, median per-round baseline / candidate; more is better; {_INTERVAL}",
     "ratio/esr": "energy baseline / candidate",
     "ratio/al": "relative loss of accuracy; less is better; 0 = same",
     "ratio/zip": "zipped size baseline / candidate",
@@ -55,7 +55,7 @@ KEYS = {
     "fidelity/confidence_change_disagreeing": "the same over samples with another answer",
     "fidelity/worst_class_drop_points": "largest fall of one class's recall, points",
     "fidelity/export_max_abs_diff": "largest |onnx - torch| of the float export on random images",
-    "validation/...": "accuracy, fidelity, ratio/P, ratio/al and score keys on validation: they select",
+    "validation/...": "accuracy, fidelity, ratio/P, ratio/al, score on validation: they select",
 }
 
 

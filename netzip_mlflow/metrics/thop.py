@@ -23,7 +23,7 @@ class ThopCount(NamedTuple):
 
 
 def count(network: nn.Module, shape: tuple[int, ...]) -> ThopCount:
-    """Count a deep copy of `network` on one sample of `shape` (C, H, W); the network is untouched."""
+    """Count a deep copy of `network` on a sample of `shape` (C, H, W); it stays untouched."""
     import thop
     import torch
     from torch import nn
@@ -31,16 +31,16 @@ def count(network: nn.Module, shape: tuple[int, ...]) -> ThopCount:
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
     copied = copy.deepcopy(network).cpu().eval()
     with torch.no_grad():
-        total, _ = thop.profile(copied, inputs=(torch.zeros(1, *shape),), verbose=False)
+        total = thop.profile(copied, inputs=(torch.zeros(1, *shape),), verbose=False)[0]
         alone = copy.deepcopy(network).cpu().eval()
         other = {
             type(m): _nothing
             for m in alone.modules()
             if not isinstance(m, kinds) and not [*m.children()]
         }
-        layers, _ = thop.profile(
+        layers = thop.profile(
             alone, inputs=(torch.zeros(1, *shape),), custom_ops=other, verbose=False
-        )
+        )[0]
     return ThopCount(int(total), int(layers))
 
 

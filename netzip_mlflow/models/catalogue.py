@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netzip_mlflow.data.factory import FACTORY_PATH, call, import_function
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
+from netzip_mlflow.factories import FACTORY_PATH, call, import_function
 from netzip_mlflow.models.torchvision import CLASSIFIERS, classifier
 
 if TYPE_CHECKING:

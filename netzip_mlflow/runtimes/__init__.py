@@ -23,7 +23,9 @@ RUNTIMES: dict[str, str] = {
 
 
 class Session(Protocol):
-    """One deployable, loaded and ready to run."""
+    """One deployable, loaded and ready to run; `shape` is (C, H, W), None for an open axis."""
+
+    shape: tuple[int | None, ...]
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """Scores, float32 (n, K), of images `x`, float32 (n, C, H, W) in [0, 1].
@@ -49,8 +51,8 @@ class Session(Protocol):
 class Runtime(Protocol):
     """What every module in `RUNTIMES` offers."""
 
-    def load(self, path: str | Path, *, threads: int = 1) -> Session:
-        """Open a deployable.
+    def load(self, path: str | Path, *, threads: int = 1, adapter: Any = None) -> Session:
+        """Open a deployable; `adapter` says how another tool's file wants its images.
 
         Raises:
             InputError: when the file is missing, corrupt or not for this runtime.

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netzip_mlflow.deploy import Deployable
+from netzip_mlflow.deployable import Deployable, deploy
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import thop
+from netzip_mlflow.report import views
 from netzip_mlflow.stages import measurement
 from netzip_mlflow.tracking.models import deployable_logger
 from netzip_mlflow.twin import Twin
@@ -61,7 +62,8 @@ class Candidate:
 def start(work: Job, name: str, chain: str, tags: Mapping[str, str] | None = None) -> Candidate:
     """A child run for a candidate, or for the baseline when it is so named."""
     kind = "baseline" if name == "baseline" else "candidate"
-    run = work.run.child(kind, name, {"netzip.chain": chain, **(tags or {})})
+    colour = {"mlflow.runColor": views.BASELINE_COLOUR} if kind == "baseline" else {}
+    run = work.run.child(kind, name, {"netzip.chain": chain, **colour, **(tags or {})})
     return Candidate(name, chain, run, work.folder / name)
 
 
@@ -80,8 +82,7 @@ def walk(made: Candidate, chain: Sequence[Technique], origin: Twin, context: Con
                 return result
             twin = result
         made.twin = twin
-        source = context.exports(twin)
-        return Deployable.of(source.model, twin, source, task=context.task.name)
+        return deploy(twin, context)
 
 
 def store(made: Candidate, deployable: Deployable, task: Task) -> None:
@@ -93,7 +94,9 @@ def store(made: Candidate, deployable: Deployable, task: Task) -> None:
     if made.twin is not None and made.twin.architecture is not None:
         made.twin.save(made.folder / "twin")
         made.run.artifact(made.folder / "twin", "twin")
-    made.run.log({"fidelity/export_max_abs_diff": deployable.manifest["float_deviation"]}, tags=tags)
+    made.run.log(
+        {"fidelity/export_max_abs_diff": deployable.manifest["float_deviation"]}, tags=tags
+    )
 
 
 def _golden(file: Path, task: Task) -> None:
@@ -140,7 +143,16 @@ def _write_layers(made: Candidate, found: Measurement) -> None:
     with (made.folder / "layers.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(
-            ["layer", "op", "macs", "bits", "weight_bits", "activation_bits", "weight_bytes", "parameters"]
+            [
+                "layer",
+                "op",
+                "macs",
+                "bits",
+                "weight_bits",
+                "activation_bits",
+                "weight_bytes",
+                "parameters",
+            ]
         )
         for layer, known in zip(found.layers, named, strict=True):
             rows.writerow(

@@ -31,9 +31,7 @@ COMPARED = ("baseline", "candidate", "trial", "measurement", "scored")
 GROUPED = ("basis", "terms", "baseline", "fingerprint")
 
 
-def publish(
-    work: Job, made: Sequence[Candidate], recipe: Recipe, found: Latency
-) -> Choice:
+def publish(work: Job, made: Sequence[Candidate], recipe: Recipe, found: Latency) -> Choice:
     """The comparison of one compress run, on its parent run; returns the choice."""
     frame = pd.DataFrame([candidates.row(c) for c in made])
     origin = made[0]
@@ -60,8 +58,8 @@ def publish(
             "Network": recipe.model.name or recipe.model.factory or recipe.model.uri or "",
             "Data": recipe.data.name or recipe.data.factory or "",
             "Seed": str(recipe.seed),
-            "Timing": f"{found.rounds} interleaved rounds, stopped by {found.stopped}; "
-            f"baseline against itself {found.aa.value:.3f} [{found.aa.low:.3f}, {found.aa.high:.3f}]",
+            "Timing": f"{found.rounds} interleaved rounds, stopped by {found.stopped}; baseline"
+            f" against itself {found.aa.value:.3f} [{found.aa.low:.3f}, {found.aa.high:.3f}]",
         },
         noisy=found.reasons,
         plots=_figures(work, frame, choice),
@@ -82,7 +80,9 @@ def publish(
     work.run.log(
         _parent_metrics(best),
         tags={
-            "netzip.verdict": best.measured.verdict.grade if best and best.measured and best.measured.verdict else "",
+            "netzip.verdict": best.measured.verdict.grade
+            if best and best.measured and best.measured.verdict
+            else "",
             "netzip.best": choice.best or "",
             "netzip.reason": choice.reason,
             "netzip.basis": group.basis,
@@ -131,7 +131,9 @@ def _experiment(work: Job, source: str | None) -> str:
     if found is None:
         known = [e.name for e in client.search_experiments()]
         hint = did_you_mean(source, known)
-        raise InputError(Problem("--experiment", f"{source!r} is not in the store", ", ".join(known), hint))
+        raise InputError(
+            Problem("--experiment", f"{source!r} is not in the store", ", ".join(known), hint)
+        )
     return found.experiment_id
 
 
@@ -154,11 +156,15 @@ def _publish_group(
         plots=_figures(work, frame, choice, folder),
     )
     _artifacts(work, frame, page, folder)
-    group = views.Group(*(tags.get(f"netzip.{k}", "") for k in ("baseline", *GROUPED[:2], GROUPED[3])))
+    group = views.Group(
+        *(tags.get(f"netzip.{k}", "") for k in ("baseline", *GROUPED[:2], GROUPED[3]))
+    )
     experiment = rows[0].info.experiment_id
     _views(work, frame, group, _accuracy(group.basis), experiment)
     note = _note(choice, experiment)
-    work.run.log(tags={"netzip.best": choice.best or "", "netzip.reason": choice.reason, NOTE: note})
+    work.run.log(
+        tags={"netzip.best": choice.best or "", "netzip.reason": choice.reason, NOTE: note}
+    )
     return frame, choice
 
 
@@ -182,7 +188,9 @@ def _read(work: Job, runs: Sequence[str], where: str, experiment: str) -> list[M
             found = [client.get_run(run_id) for run_id in runs]
         except MlflowException as error:
             raise InputError(Problem("--runs", f"cannot be read: {error}", "ids of runs")) from None
-        origins = {r.data.tags.get("netzip.baseline") for r in found} - {r.info.run_id for r in found}
+        origins = {r.data.tags.get("netzip.baseline") for r in found} - {
+            r.info.run_id for r in found
+        }
         found += [client.get_run(origin) for origin in origins if origin]
         parents = [r for r in found if r.data.tags.get("netzip.kind") not in COMPARED]
         for parent in parents:
@@ -209,14 +217,15 @@ def _search(work: Job, where: str, experiment: str) -> list[MlflowRun]:
 
 
 def _grouped(runs: Iterable[MlflowRun]) -> list[list[MlflowRun]]:
-    """Runs that may stand in one table, the baseline first; groups without a candidate are left out."""
+    """Runs that may stand in one table, the baseline first; a baseline alone is no group."""
     groups: dict[tuple[str, ...], list[MlflowRun]] = {}
     for run in sorted(runs, key=lambda r: r.info.start_time):
         if run.info.status == "FINISHED" and "score/ocs" in run.data.metrics:
             key = tuple(run.data.tags.get(f"netzip.{name}", "") for name in GROUPED)
             groups.setdefault(key, []).append(run)
     ordered = [
-        sorted(rows, key=lambda r: r.data.tags["netzip.kind"] != "baseline") for rows in groups.values()
+        sorted(rows, key=lambda r: r.data.tags["netzip.kind"] != "baseline")
+        for rows in groups.values()
     ]
     return [rows for rows in ordered if len(rows) > 1]
 
@@ -263,9 +272,7 @@ def _views(
     now = int(time.time() * 1000)
     built = [view(names, group, accuracy=accuracy) for view in (views.overview, views.trade_offs)]
     tags = dict(views.tag(view, now_ms=now) for view in built)
-    links = " · ".join(
-        f"[{view.name}]({views.link(experiment, view.id)})" for view in built
-    )
+    links = " · ".join(f"[{view.name}]({views.link(experiment, view.id)})" for view in built)
     note = f"Compressed models compared: {links}"
     work.tracker.set_experiment_tags(experiment, {**tags, NOTE: note})
 
@@ -275,8 +282,18 @@ def _note(choice: Choice, experiment: str) -> str:
         f"[{name}]({views.link(experiment, view)})"
         for name, view in (("Overview", "netzip-overview"), ("Trade-offs", "netzip-trade-offs"))
     )
-    named = f"**best: {choice.best}**" if choice.best else f"**no candidate is feasible**; least violating: {choice.least_violating}"
-    lines = [f"{named}: {choice.reason}", "", f"Views: {links}", "", "Artifacts: `report.html`, `comparison.csv`, `plots/`"]
+    named = (
+        f"**best: {choice.best}**"
+        if choice.best
+        else f"**no candidate is feasible**; least violating: {choice.least_violating}"
+    )
+    lines = [
+        f"{named}: {choice.reason}",
+        "",
+        f"Views: {links}",
+        "",
+        "Artifacts: `report.html`, `comparison.csv`, `plots/`",
+    ]
     return "\n".join(lines)
 
 
@@ -314,4 +331,3 @@ def _readable(machine: Mapping[str, Any]) -> dict[str, str]:
         return "not known" if value is None else str(value)
 
     return {key.replace("_", " ").capitalize(): text(value) for key, value in machine.items()}
-

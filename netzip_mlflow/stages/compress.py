@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from netzip_mlflow import techniques, training
-from netzip_mlflow.deploy import Exports
+from netzip_mlflow.deployable import Exports
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.stages import candidates, compare
 from netzip_mlflow.stages.job import Job, Options, chosen, describe_recipe, job, open_tracker
@@ -69,14 +69,11 @@ def _candidate(
     made = candidates.start(work, name, label, tags={"netzip.baseline": origin.run.id})
     made.run.log(params=dict(candidates.parameters(chain)))
     train = recipe.train
-    context = techniques.Context(
-        task=task,
-        train=task.split("train"),
-        calibration=task.split("calibration"),
-        validate=task.validate,
-        teacher=origin.twin,
-        exports=exports,
+    context = techniques.Context.of(
+        task,
+        origin.twin,
         seed=recipe.seed,
+        exports=exports,
         device=training.choose_device(train.device if train else "auto"),
         threads=(train.threads if train else None) or training.cores(),
         progress=work.progress,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from netzip_mlflow.deploy import Deployable
+    from netzip_mlflow.deployable import Deployable
     from netzip_mlflow.tasks import Task
 
 __all__ = ["evaluate", "visualise"]

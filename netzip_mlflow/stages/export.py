@@ -12,7 +12,7 @@ from netzip_mlflow.errors import InputError, Problem
 __all__ = ["PREDICT", "export"]
 
 PREDICT = '''\
-"""Classify images: python predict.py IMAGES.npy  (float32, (n, channels, height, width), 0 to 1)."""
+"""Classify images: python predict.py IMAGES.npy (float32, (n, C, H, W), from 0 to 1)."""
 
 import json
 import sys
@@ -47,7 +47,10 @@ def export(uri: str, folder: Path, opset: int | None = None) -> list[str]:
         place.mkdir()
         shutil.copy(file, place / "model.onnx")
         for name in ("netzip.json", "golden.npz"):
-            found = next((p for p in (file.parent / name, file.parent / "extra_files" / name) if p.exists()), None)
+            found = next(
+                (p for p in (file.parent / name, file.parent / "extra_files" / name) if p.exists()),
+                None,
+            )
             if found is not None:
                 shutil.copy(found, place / name)
         if opset is not None:

@@ -1,4 +1,4 @@
-"""What every command that leaves runs behind has in common: a store, a parent run, a work folder."""
+"""What every command that leaves runs behind shares: a store, a parent run, a work folder."""
 
 from __future__ import annotations
 
@@ -144,7 +144,12 @@ def chosen(names: list[str], only: tuple[str, ...]) -> list[str]:
         InputError: a name that the recipe has not.
     """
     problems = [
-        Problem("--only", f"{n!r} is no candidate of the recipe", ", ".join(names), did_you_mean(n, names))
+        Problem(
+            "--only",
+            f"{n!r} is no candidate of the recipe",
+            ", ".join(names),
+            did_you_mean(n, names),
+        )
         for n in only
         if n not in names
     ]

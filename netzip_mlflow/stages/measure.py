@@ -69,7 +69,9 @@ def measure(
         found: list[Measurement] = []
         for subject in subjects:
             foreign = not (subject.file.parent / "netzip.json").exists()
-            each = measurement.inspect(subject.name, subject.file, spec, adapter if foreign else None)
+            each = measurement.inspect(
+                subject.name, subject.file, spec, adapter if foreign else None
+            )
             found.append(each)
             if task is not None and recipe is not None:
                 first = found[0] if len(found) > 1 else None
@@ -99,11 +101,15 @@ def _subjects(
         origin = baseline_of(tracker.client, made_by) if made_by else None
         if origin is None:
             raise InputError(
-                Problem("--baseline", f"{uris[0]} names none in its tags", "a path, models:/ or runs:/")
+                Problem(
+                    "--baseline", f"{uris[0]} names none in its tags", "a path, models:/ or runs:/"
+                )
             )
         baseline = f"runs:/{origin}"
     first = _fetch(work, baseline, 0)
-    others = [m for m in models if m.uri != baseline and (m.run_id is None or m.run_id != first.run_id)]
+    others = [
+        m for m in models if m.uri != baseline and (m.run_id is None or m.run_id != first.run_id)
+    ]
     subjects = [Subject("baseline", first.uri, first.file, first.run_id), *others]
     named: dict[str, int] = {}
     unique = []
@@ -122,7 +128,8 @@ def _fetch(work: Job, uri: str, number: int) -> Subject:
     place.mkdir()
     file, run_id = model_file(uri, place)
     if run_id is not None:
-        return Subject(work.run.client.get_run(run_id).info.run_name, uri, file, run_id)
+        name = work.run.client.get_run(run_id).info.run_name or run_id
+        return Subject(name, uri, file, run_id)
     name = file.parent.name if file.name == "model.onnx" else file.stem
     return Subject(name, uri, file, None)
 

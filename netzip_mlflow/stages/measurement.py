@@ -34,7 +34,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(eq=False)
 class Measurement:
-    """One deployable and all that was found of it so far; `metrics` are keyed as they are logged."""
+    """One deployable and what was found of it so far; `metrics` are keyed as they are logged."""
 
     name: str
     path: Path
@@ -152,7 +152,9 @@ def clock(
         each.metrics |= found.keys(each.name)
         if found.noisy:
             each.flags.append("noisy")
-        _throughput(each, np.repeat(_fitted(sample, each), max(spec.throughput, default=1), axis=0), spec)
+        _throughput(
+            each, np.repeat(_fitted(sample, each), max(spec.throughput, default=1), axis=0), spec
+        )
         fresh = process.fresh_process(each.path, spec.threads)
         each.metrics |= fresh.metrics
         each.facts |= {f"absent {key}": reason for key, reason in fresh.reasons.items()}
@@ -179,7 +181,7 @@ def _fitted(sample: np.ndarray, measured: Measurement) -> np.ndarray:
     if measured.shape == sample.shape[1:]:
         return sample
     raise InputError(
-        f"{measured.path}: takes images of {measured.shape}, the baseline takes {sample.shape[1:]}; "
+        f"{measured.path}: takes images of {measured.shape}, the baseline {sample.shape[1:]}; "
         "only models of one task are timed together"
     )
 
@@ -203,6 +205,7 @@ def grade(measured: Measurement, baseline: Measurement, spec: ScoreSpec) -> None
         measured.metrics |= score.metrics()
         measured.basis, measured.terms = basis, score.terms
         if own:
+            measured.metrics[f"{prefix}score/feasible"] = 1.0
             continue
         verdict = scoring.verdict(
             measured.metrics, max_drop_points=spec.max_drop_points, strict=spec.strict, split=split

@@ -56,7 +56,9 @@ def compress_text(outcome: Outcome) -> str:
     from netzip_mlflow.stages.candidates import row
 
     frame = pd.DataFrame([row(c) for c in outcome.candidates])
-    return _text(terminal(frame, outcome.choice)) + f"run {outcome.run_id}: report.html, plots, views"
+    return (
+        _text(terminal(frame, outcome.choice)) + f"run {outcome.run_id}: report.html, plots, views"
+    )
 
 
 def compare_object(run_id: str, groups: Sequence[tuple[pd.DataFrame, Choice]]) -> dict[str, Any]:
@@ -105,11 +107,19 @@ def measure_text(found: Sequence[tuple[Subject, Measurement]]) -> str:
     }
     shown = {h: c for h, c in columns.items() if any(c[0] in m.metrics for _, m in found)}
     rows = [
-        [s.name, *(form.format(m.metrics[key]) if key in m.metrics else "" for key, form in shown.values())]
+        [
+            s.name,
+            *(
+                form.format(m.metrics[key]) if key in m.metrics else ""
+                for key, form in shown.values()
+            ),
+        ]
         for s, m in found
     ]
     noisy = any("noisy" in m.flags for _, m in found)
-    note = "noisy: the baseline against itself is not within the protocol's limits" if noisy else None
+    note = (
+        "noisy: the baseline against itself is not within the protocol's limits" if noisy else None
+    )
     return _text(_table(["model", *shown], rows, note))
 
 
@@ -150,7 +160,9 @@ def score_text(rows: Sequence[ScoredRow], basis: Basis) -> str:
     return _text(_table(["technique", "P", "S", "C", "E", "OCS", "flags"], cells, note))
 
 
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], note: str | None) -> RenderableType:
+def _table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], note: str | None
+) -> RenderableType:
     from rich import box
     from rich.table import Table
 

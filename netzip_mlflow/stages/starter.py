@@ -9,13 +9,13 @@ from netzip_mlflow.errors import InputError
 __all__ = ["STARTER", "write"]
 
 STARTER = """\
-# A recipe: all that a run depends on. `netzip validate` checks it, `--dry-run` shows the plan.
+# A recipe: all that a run depends on. `netzip validate` checks it, `--dry-run` shows a plan.
 name: my-network
 task: classification
 seed: 0
 
 data:
-  name: digits             # netzip list data; npz and imagefolder take a path: ${MY_DATA}/images.npz
+  name: digits             # netzip list data; npz and imagefolder take a path
   validation: 0.2          # selects; a fraction, a count, or {first: 2000, of: test}
   test: 0.2                # final figures only; leave it out where the data set ships a test part
   calibration: 128         # part of train, for quantisation ranges
@@ -26,7 +26,7 @@ model:
 
 train: {epochs: 8, optimizer: sgd, lr: 0.1, batch: 64}   # leave it out when weights are given
 
-candidates:                # netzip list techniques; float techniques first, then one deploy technique
+candidates:                # netzip list techniques; float ones first, then one that deploys
   int8: [ptq]
   half: [half]
   sparse-int8:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netzip_mlflow import models, training
-from netzip_mlflow.deploy import Deployable, Exports, file_digest
+from netzip_mlflow.deployable import Deployable, Exports, file_digest
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.stages import candidates
 from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker

@@ -39,7 +39,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate against the baseline on the same samples: `accuracy/drop_points`, `fidelity/...`."""
+    """A candidate against the baseline on the same samples (`accuracy/drop_points`, ...)."""
 
     metrics: Mapping[str, float]
     per_class: tuple[Mapping[str, Any], ...] = field(default=())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -51,6 +51,32 @@ class Classification:
         from netzip_mlflow.data import open_data
 
         return cls(open_data(spec, seed))
+
+    @classmethod
+    def of(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        *,
+        validation: float = 0.2,
+        test: float | None = None,
+        calibration: float = 256,
+        seed: int = 0,
+    ) -> Classification:
+        """A task from arrays x_train, y_train (and x_test, y_test; else `test` is cut from train).
+
+        Images are uint8 (n, H, W, C) or (n, H, W), labels integers (n,).
+
+        Raises:
+            InputError: as the data set `npz` does.
+        """
+        from netzip_mlflow.data import open_source
+        from netzip_mlflow.data.arrays import from_arrays
+        from netzip_mlflow.recipe import DataSpec
+
+        spec = DataSpec(
+            factory="arrays:given", validation=validation, test=test, calibration=calibration
+        )
+        return cls(open_source(from_arrays(arrays, name="arrays", groups=None), spec, seed))
 
     def split(self, name: str, *, final: bool = False) -> Split:
         if name == "test" and (self._seals or not final):

@@ -9,16 +9,18 @@ line in `TABLE`, a test. Third parties: the entry-point group `netzip_mlflow.tec
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
+from netzip_mlflow.factories import import_function
 
 if TYPE_CHECKING:
+    import torch
+
     from netzip_mlflow.data import Split
-    from netzip_mlflow.deploy import Deployable, Exports
+    from netzip_mlflow.deployable import Deployable, Exports
     from netzip_mlflow.tasks import Task
     from netzip_mlflow.twin import Twin
 
@@ -75,8 +77,13 @@ class Bounds:
         if self.choices is not None:
             text = " | ".join(map(str, self.choices))
         else:
-            kind = {int: "an integer", float: "a number", bool: "true | false", str: "a text"}[self.type]
-            limits = {(True, True): f" from {self.low} to {self.high}", (True, False): f" >= {self.low}"}
+            kind = {int: "an integer", float: "a number", bool: "true | false", str: "a text"}[
+                self.type
+            ]
+            limits = {
+                (True, True): f" from {self.low} to {self.high}",
+                (True, False): f" >= {self.low}",
+            }
             text = kind + limits.get((self.low is not None, self.high is not None), "")
         return f"{text} | null" if self.optional else text
 
@@ -140,7 +147,7 @@ class Context:
     task: Task
     train: Split
     calibration: Split
-    validate: Callable[[torch.nn.Module], float]  # noqa: F821 (a name for readers; torch stays unimported)
+    validate: Callable[[torch.nn.Module], float]
     teacher: Twin | None
     exports: Exports
     seed: int = 0
@@ -148,6 +155,29 @@ class Context:
     threads: int = 1
     progress: Callable[[str, float], None] = lambda _what, _done: None
     log: Callable[[str, float, int], None] = lambda _key, _value, _step: None
+
+    @classmethod
+    def of(
+        cls, task: Task, teacher: Twin | None = None, *, seed: int = 0, **changes: Any
+    ) -> Context:
+        """A context for a task; `teacher` is the uncompressed twin, for distillation."""
+        from netzip_mlflow.deployable import Exports
+        from netzip_mlflow.training import choose_device, cores
+
+        given = {
+            "device": choose_device("auto"),
+            "threads": cores(),
+            "exports": Exports(),
+        } | changes
+        return cls(
+            task=task,
+            train=task.split("train"),
+            calibration=task.split("calibration"),
+            validate=task.validate,
+            teacher=teacher,
+            seed=seed,
+            **given,
+        )
 
 
 def names() -> dict[str, str]:
@@ -167,18 +197,12 @@ def find(name: str) -> type[Technique]:
         hint = did_you_mean(name, known)
         allowed = f"{', '.join(known)}, or module:function"
         raise InputError(Problem("", f"unknown technique {name!r}", allowed, hint))
-    module, _, attribute = target.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"technique {name!r} cannot be imported: {error}") from error
+    found = import_function(target, f"technique {name!r}")
     if isinstance(found, type) and dataclasses.is_dataclass(found):
         return found  # type: ignore[return-value]
-    if callable(found):
-        from netzip_mlflow.techniques.own import own
+    from netzip_mlflow.techniques.own import own
 
-        return own(name, found)
-    raise InputError(f"technique {name!r} is neither a function nor a technique's class")
+    return own(name, found)
 
 
 def _installed() -> dict[str, str]:
@@ -187,7 +211,9 @@ def _installed() -> dict[str, str]:
     return {e.name: e.value for e in entry_points(group=ENTRY_POINTS)}
 
 
-def chain(entries: Iterable[Mapping[str, Mapping[str, Any]]], where: str = "") -> tuple[Technique, ...]:
+def chain(
+    entries: Iterable[Mapping[str, Mapping[str, Any]]], where: str = ""
+) -> tuple[Technique, ...]:
     """The techniques of one chain, ready to apply.
 
     Raises:
@@ -221,14 +247,18 @@ def check(raw: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
-def _chain_problems(entries: Sequence[Mapping[str, Mapping[str, Any]]], where: str) -> list[Problem]:
+def _chain_problems(
+    entries: Sequence[Mapping[str, Mapping[str, Any]]], where: str
+) -> list[Problem]:
     problems: list[Problem] = []
     kinds: list[tuple[str, str]] = []
     for index, entry in enumerate(entries):
         place = f"{where}[{index}]"
         if len(entry) != 1:
             given = ", ".join(map(str, entry)) or "nothing"
-            problems.append(Problem(place, f"{given} given", "one technique: {parameters} per entry"))
+            problems.append(
+                Problem(place, f"{given} given", "one technique: {parameters} per entry")
+            )
             continue
         ((name, given),) = entry.items()
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from netzip_mlflow.deploy import Deployable, compact
+from netzip_mlflow.deployable import Deployable, compact
 from netzip_mlflow.techniques import Context, Traits, parameter
 
 if TYPE_CHECKING:

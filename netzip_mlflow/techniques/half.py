@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netzip_mlflow.deploy import Deployable, compact
+from netzip_mlflow.deployable import Deployable, compact
 from netzip_mlflow.techniques import Context, Traits
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class Half:
         copied = onnx.ModelProto()
         copied.CopyFrom(source.model)  # the converter works in place
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of each weight below 1e-7, which becomes 1e-7
+            warnings.simplefilter(
+                "ignore"
+            )  # it warns of each weight below 1e-7, which becomes 1e-7
             halved = convert_float_to_float16(copied, keep_io_types=True)
         return Deployable.of(
             compact(halved),

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.techniques import Context, Technique, Traits
 from netzip_mlflow.twin import Twin
 
 if TYPE_CHECKING:
-    from netzip_mlflow.deploy import Deployable
+    from netzip_mlflow.deployable import Deployable
 
 __all__ = ["own"]
 
 
 def own(name: str, function: Callable[..., Twin | Deployable]) -> type[Technique]:
-    """A technique's class around a function; a function that ends a chain sets `kind = "deploy"`."""
+    """A technique's class around a function; one that ends a chain has `kind = "deploy"`."""
     summary = (function.__doc__ or "a function of your own").strip().splitlines()[0]
-    kind = getattr(function, "kind", "float")
+    kind: Literal["float", "deploy"] = getattr(function, "kind", "float")
 
     @dataclasses.dataclass(frozen=True, init=False)
     class Own:

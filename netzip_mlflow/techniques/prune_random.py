@@ -37,4 +37,6 @@ class PruneRandom:
 
         from netzip_mlflow.techniques.unstructured import prune_globally
 
-        return prune_globally(twin, prune.RandomUnstructured, self.ratio, context.seed, self.label())
+        return prune_globally(
+            twin, prune.RandomUnstructured, self.ratio, context.seed, self.label()
+        )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from netzip_mlflow.deploy import INPUT, Deployable, compact
+from netzip_mlflow.deployable import INPUT, Deployable, compact
 from netzip_mlflow.techniques import Context, Traits, parameter
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ class PTQ:
         "minmax", "how ranges are found", choices=("minmax", "entropy", "percentile")
     )
     percentile: float = parameter(
-        99.999, "for calibration: percentile; share of values kept, in percent", low=50.0, high=100.0
+        99.999,
+        "for calibration: percentile; share of values kept, in percent",
+        low=50.0,
+        high=100.0,
     )
     reduce_range: bool = parameter(True, "weights in [-64, 64]: no saturation without VNNI")
 
@@ -77,13 +80,15 @@ class PTQ:
         if self.calibration == "percentile":
             extra["CalibPercentile"] = self.percentile
         with tempfile.TemporaryDirectory() as folder, _quiet():
-            source, prepared, target = (Path(folder, n) for n in ("in.onnx", "pre.onnx", "out.onnx"))
+            source, prepared, target = (
+                Path(folder, n) for n in ("in.onnx", "pre.onnx", "out.onnx")
+            )
             onnx.save(model, source)
             ort.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
             ort.quantize_static(
                 str(prepared),
                 str(target),
-                _Reader(split),
+                _Reader(split),  # type: ignore[arg-type]  (its get_next is all that is used)
                 quant_format=ort.QuantFormat.QDQ,
                 per_channel=True,
                 reduce_range=self.reduce_range,
@@ -109,7 +114,7 @@ class _Reader:
 
 @contextlib.contextmanager
 def _quiet():
-    """The calibrators print to stdout and the pre-processor logs advice; neither is ours to show."""
+    """The calibrators print to stdout, and the quantiser logs advice; neither is ours to show."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Logged models: a deployable as an ONNX model of MLflow, a twin as an artifact, both found again."""
+"""Logged models: a deployable as an ONNX model, a twin as an artifact, and both found again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from netzip_mlflow.tracking.runs import Run
 
-__all__ = ["baseline_of", "deployable_logger", "download", "find_baseline", "model_file", "twin_folder"]
+__all__ = [
+    "baseline_of",
+    "deployable_logger",
+    "download",
+    "find_baseline",
+    "model_file",
+    "twin_folder",
+]
 
 MANIFEST, GOLDEN, FILE = "netzip.json", "golden.npz", "model.onnx"
 
@@ -30,7 +37,7 @@ def deployable_logger(folder: Path, name: str) -> Callable[[Run], str]:
     manifest = json.loads((folder / MANIFEST).read_text())
 
     def log(run: Run) -> str:
-        import mlflow
+        import mlflow.onnx as flavour
         import onnx
         from mlflow.entities import LoggedModelOutput
 
@@ -44,11 +51,13 @@ def deployable_logger(folder: Path, name: str) -> Callable[[Run], str]:
             },
         )
         with _quiet():
-            mlflow.onnx.log_model(
+            flavour.log_model(
                 onnx.load(folder / FILE),
                 model_id=model.model_id,
                 signature=_signature(manifest),
-                pip_requirements=[f"{k}=={manifest['versions'][k]}" for k in ("onnx", "onnxruntime")],
+                pip_requirements=[
+                    f"{k}=={manifest['versions'][k]}" for k in ("onnx", "onnxruntime")
+                ],
                 extra_files=[str(folder / MANIFEST), str(folder / GOLDEN)],
                 metadata={"netzip": {k: manifest[k] for k in ("task", "chain", "model_digest")}},
                 onnx_execution_providers=["CPUExecutionProvider"],
@@ -102,7 +111,7 @@ def download(client: MlflowClient, run_id: str, folder: Path) -> tuple[Path, Pat
     Raises:
         InputError: the run has no logged model.
     """
-    import mlflow
+    import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
     try:
@@ -134,7 +143,7 @@ def model_file(uri: str, folder: Path) -> tuple[Path, str | None]:
         if not file.is_file():
             raise InputError(f"{uri}: no such ONNX file; allowed: a path, models:/... or runs:/...")
         return file, None
-    import mlflow
+    import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
     client = mlflow.MlflowClient()

@@ -40,7 +40,7 @@ class Outbox:
         self._try()
 
     def flush(self, patience_s: float) -> bool:
-        """Try until everything is sent or `patience_s` seconds have passed; whether all was sent."""
+        """Try until all is sent or `patience_s` seconds have passed; whether all was sent."""
         end = self._clock() + patience_s
         self._try()
         while self._waiting and self._clock() < end:

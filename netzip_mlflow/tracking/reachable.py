@@ -17,7 +17,11 @@ PATIENCE_S = 3.0
 
 def tracking_uri(option: str | None = None) -> str:
     """The store to use: the option, MLFLOW_TRACKING_URI, or `mlflow.db` in the current folder."""
-    return option or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+    return (
+        option
+        or os.environ.get("MLFLOW_TRACKING_URI")
+        or f"sqlite:///{Path('mlflow.db').resolve()}"
+    )
 
 
 def healthy(uri: str, patience_s: float = PATIENCE_S) -> str | None:
@@ -50,4 +54,6 @@ def check_reachable(uri: str) -> None:
     if parts.scheme == "sqlite" and parts.path not in {"", "/", "/:memory:"}:
         folder = Path(parts.path.removeprefix("/")).parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise TrackingUnavailable(f"the tracking store {uri}: {folder} is not a writable folder")
+            raise TrackingUnavailable(
+                f"the tracking store {uri}: {folder} is not a writable folder"
+            )

@@ -31,7 +31,9 @@ def reap(client: MlflowClient, experiment_id: str) -> int:
         if not _alive(run.data.tags)
     ]
     for run in dead:
-        client.set_tag(run.info.run_id, "netzip.reason", "its process ended without a word (killed?)")
+        client.set_tag(
+            run.info.run_id, "netzip.reason", "its process ended without a word (killed?)"
+        )
         client.set_terminated(run.info.run_id, "KILLED")
     return len(dead)
 

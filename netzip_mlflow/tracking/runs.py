@@ -144,7 +144,12 @@ class Run:
         return self._id or ""
 
     def child(
-        self, kind: str, name: str, tags: Mapping[str, str] | None = None, *, below: str | None = None
+        self,
+        kind: str,
+        name: str,
+        tags: Mapping[str, str] | None = None,
+        *,
+        below: str | None = None,
     ) -> Run:
         """A run below this one (shown below `below`, another run's id); it ends by its own `end`,
         or with this one."""
@@ -169,7 +174,9 @@ class Run:
 
         for key, value in (metrics or {}).items():
             if not math.isfinite(value):
-                raise NetzipError(f"metric {key} of {self.name} is {value}; only finite values are logged")
+                raise NetzipError(
+                    f"metric {key} of {self.name} is {value}; only finite values are logged"
+                )
         now = int(time.time() * 1000)
         self._send(
             lambda: self._tracker.client.log_batch(

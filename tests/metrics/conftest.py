@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -159,3 +160,31 @@ def build():
         return helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
 
     return make
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """Export a torch network: exported(network, side) -> file; its parameters are redrawn.
+
+    Fresh biases are zero and the exporter leaves those out; redrawn, every parameter is there.
+    """
+    torch = pytest.importorskip("torch")
+
+    def export(network, side):
+        path = tmp_path / "exported.onnx"
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, 0, 0.05)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter warns about its own internals
+            torch.onnx.export(
+                network.eval(),
+                (torch.rand(2, 3, side, side),),
+                path,
+                dynamo=True,
+                verbose=False,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                external_data=False,
+            )
+        return path
+
+    return export

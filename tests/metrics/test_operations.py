@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 
 import numpy as np
 import onnx
@@ -384,30 +383,17 @@ def test_measuring_leaves_the_model_as_it_is_and_gives_the_same_twice(forms):
 
 
 @pytest.mark.slow
-def test_resnet18_at_224_has_its_published_operations(tmp_path):
+def test_resnet18_at_224_has_its_published_operations(exported):
     """MEASURING.md: 1,814,073,344; torch's own counter agrees (it counts 2 per MAC)."""
-    torch = pytest.importorskip("torch")
-    import warnings
-
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
     from torchvision.models import resnet18
 
-    network, path = resnet18().eval(), tmp_path / "resnet18.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns about its own internals
-        torch.onnx.export(
-            network,
-            (torch.rand(2, 3, 224, 224),),
-            path,
-            dynamo=True,
-            verbose=False,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            external_data=False,
-        )
+    network = resnet18().eval()
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         network(torch.rand(1, 3, 224, 224))
-    found = totals(layers(onnx.load(path)))
+    found = totals(layers(onnx.load(exported(network, 224))))
     assert found["macs"] == 1_814_073_344
     assert found["ops"] == counter.get_total_flops()
-    assert math.isclose(found["chats"], found["ops"] * 32)
+    assert found["chats"] == found["ops"] * 32

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.metrics.graph import read_model
+from netzip_mlflow.metrics.operations import layers, totals
 from netzip_mlflow.metrics.size import parameters, sizes
 
 node = helper.make_node
@@ -206,3 +207,34 @@ def test_reading_a_model_changes_nothing(forms, form):
     before = model.SerializeToString(deterministic=True)
     assert parameters(model) == parameters(model)
     assert model.SerializeToString(deterministic=True) == before
+
+
+def folded(network):
+    """What torch counts, less one number per channel of each BatchNorm: it folds into biases."""
+    from torch import nn
+
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    return sum(p.numel() for p in network.parameters()) - sum(m.num_features for m in norms)
+
+
+@pytest.mark.slow
+def test_resnet20_has_its_published_parameters_and_operations(exported):
+    """MEASURING.md: 269,034 parameters of 269,722 in torch, 40.55 M MACs at 32 pixels."""
+    from netzip_mlflow import models
+
+    network = models.build("resnet20_cifar", classes=10, channels=3, size=(32, 32))
+    path = exported(network, 32)
+    assert sizes(path)["parameters"] == folded(network) == 269_034
+    assert totals(layers(read_model(path)))["macs"] == 40_551_040
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "vision_transformer"])
+def test_parameters_agree_with_torch(exported, name):
+    from torchvision import models
+
+    if name == "vision_transformer":  # tokens, positions, attention, layer normalisation
+        network = models.VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=10)
+    else:
+        network = models.get_model(name, num_classes=10)
+    assert sizes(exported(network, 32))["parameters"] == folded(network)

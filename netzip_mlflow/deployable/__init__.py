@@ -9,17 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netzip_mlflow.deploy.compact import compact
-from netzip_mlflow.deploy.export import INPUT, OUTPUT, Exported, Exports, export
+from netzip_mlflow.deployable.compact import compact
+from netzip_mlflow.deployable.export import INPUT, OUTPUT, Exported, Exports, export
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.metrics import operations
 
 if TYPE_CHECKING:
     import onnx
 
+    from netzip_mlflow.techniques import Context
     from netzip_mlflow.twin import Twin
 
-__all__ = ["INPUT", "OUTPUT", "Deployable", "Exported", "Exports", "compact", "export", "file_digest"]
+__all__ = [
+    "INPUT",
+    "OUTPUT",
+    "Deployable",
+    "Exported",
+    "Exports",
+    "compact",
+    "deploy",
+    "export",
+    "file_digest",
+]
 
 MODEL, MANIFEST = "model.onnx", "netzip.json"
 
@@ -35,7 +46,7 @@ class Deployable:
     def of(
         cls, model: onnx.ModelProto, twin: Twin, source: Exported, *, task: str, **facts: Any
     ) -> Deployable:
-        """Describe a compact graph that was made from an exported twin; `facts` join the manifest."""
+        """Describe a compact graph made from an exported twin; `facts` join the manifest."""
         manifest = {
             "task": task,
             "input": {
@@ -88,6 +99,16 @@ def _replace(path: Path, content: bytes) -> None:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def deploy(twin: Twin, context: Context) -> Deployable:
+    """The twin as it stands, in FP32: what a chain without a deploy technique ships.
+
+    Raises:
+        NetzipError: torch cannot export the network.
+    """
+    source = context.exports(twin)
+    return Deployable.of(source.model, twin, source, task=context.task.name)
 
 
 def file_digest(path: Path) -> str:

@@ -10,11 +10,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from netzip_mlflow.deploy.compact import compact
+from netzip_mlflow.deployable.compact import compact
 from netzip_mlflow.errors import NetzipError
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
 
     from netzip_mlflow.twin import Twin
@@ -104,6 +103,7 @@ def _layer_names(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _deviation(model: onnx.ModelProto, network: object) -> float:
+    import numpy as np
     import onnxruntime
     import torch
 
@@ -115,7 +115,7 @@ def _deviation(model: onnx.ModelProto, network: object) -> float:
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    found: np.ndarray = session.run(None, {INPUT: images.numpy()})[0]
+    found = np.asarray(session.run(None, {INPUT: images.numpy()})[0])
     with torch.no_grad():
         return float((torch.from_numpy(found) - network(images)).abs().max())
 

@@ -1,0 +1,1 @@
+"""The stages: each file reads as the story of one command."""

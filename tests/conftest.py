@@ -1,0 +1,132 @@
+"""What all tests share: a calm environment, a tiny task, a tiny network trained once a session."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# before anything imports numpy, torch or mlflow, and for every process that a test starts
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from netzip_mlflow.deployable import Deployable, Exports
+    from netzip_mlflow.tasks.classification import Classification
+    from netzip_mlflow.techniques import Context
+    from netzip_mlflow.twin import Twin
+
+USER_CODE = Path(__file__).parent / "user_code"
+CLASSES, SIDE = 4, 12
+
+settings.register_profile("netzip", deadline=None, print_blob=True)
+settings.load_profile("netzip")
+
+
+def tiny_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Stripes in noise: uint8 (n, 12, 12, 3); the label, int64 (n,), is their direction."""
+    draw = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    angle = (np.pi / CLASSES * labels)[:, None, None]
+    row, column = np.mgrid[:SIDE, :SIDE]
+    phase = draw.uniform(0, 2 * np.pi, (count, 1, 1))
+    wave = np.sin(1.6 * (np.cos(angle) * row + np.sin(angle) * column) + phase)
+    noise = draw.normal(0, 75, (count, SIDE, SIDE, 3))
+    images = 110 + 38 * wave[..., None] + noise
+    return images.clip(0, 255).astype(np.uint8), labels.astype(np.int64)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_code() -> Iterator[Path]:
+    """The folder of modules that stand for a user's own, importable by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path, str(USER_CODE)])
+        yield USER_CODE
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder that NETZIP_DATA names: cifar10.npz and resnet20_cifar10.safetensors."""
+    if "NETZIP_DATA" not in os.environ:
+        pytest.skip("NETZIP_DATA names no folder of data")
+    return Path(os.environ["NETZIP_DATA"])
+
+
+@pytest.fixture(scope="session")
+def arrays() -> dict[str, np.ndarray]:
+    """A data set of four classes: 320 images to train on, 120 to test on."""
+    x_train, y_train = tiny_images(320, seed=1)
+    x_test, y_test = tiny_images(120, seed=2)
+    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+
+
+@pytest.fixture(scope="session")
+def task(arrays: dict[str, np.ndarray]) -> Classification:
+    """256 train, 64 of them calibration, 64 validation, 120 test. Nobody may change it."""
+    pytest.importorskip("torch")
+    from netzip_mlflow.tasks.classification import Classification
+
+    return Classification.of(arrays, calibration=64)
+
+
+@pytest.fixture(scope="session")
+def fresh_twin(task: Classification) -> Twin:
+    """The tiny network with random weights, from a factory, so that it can be saved."""
+    torch = pytest.importorskip("torch")
+    from netzip_mlflow.twin import Architecture, InputSpec, Twin
+
+    torch.set_num_threads(1)
+    architecture = Architecture("factory", "tiny_networks:tiny", {"width": 8})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = architecture.build(CLASSES, task.shape)
+    spec = InputSpec(task.shape, (0.4, 0.41, 0.42), (0.2, 0.21, 0.22))
+    return Twin(model, spec, task.classes, architecture)
+
+
+@pytest.fixture(scope="session")
+def twin(task: Classification, fresh_twin: Twin) -> Twin:
+    """The tiny network, trained for six epochs: good, not perfect. Nobody may change it."""
+    from netzip_mlflow import training
+    from netzip_mlflow.recipe import TrainSpec
+
+    spec = TrainSpec(epochs=6, lr=0.1, batch=32, precision="float32")
+    return training.fit(
+        fresh_twin,
+        task.split("train"),
+        spec=spec,
+        loss=task.loss,
+        validate=task.validate,
+        threads=1,
+    ).twin
+
+
+@pytest.fixture(scope="session")
+def exports() -> Exports:
+    """One memory of exported graphs for all tests: exporting is what takes time."""
+    pytest.importorskip("torch")
+    from netzip_mlflow.deployable import Exports
+
+    return Exports(size=64)
+
+
+@pytest.fixture(scope="session")
+def context(task: Classification, twin: Twin, exports: Exports) -> Context:
+    """What techniques get: the task, the trained twin as teacher, one thread, seed 0."""
+    from netzip_mlflow.techniques import Context
+
+    return Context.of(task, twin, seed=0, device="cpu", threads=1, exports=exports)
+
+
+@pytest.fixture(scope="session")
+def baseline(twin: Twin, context: Context) -> Deployable:
+    """The trained tiny network as it ships in FP32."""
+    from netzip_mlflow.deployable import deploy
+
+    return deploy(twin, context)
