@@ -152,6 +152,9 @@ def measure(
     seed: SeedOption = None,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
+    no_log: Annotated[
+        bool, typer.Option("--no-log", help="files only, nothing is written to MLflow")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure any deployables on this machine, interleaved with their baseline."""
@@ -161,21 +164,36 @@ def measure(
             "measure: no model given; allowed: models:/..., runs:/..., paths of ONNX files"
         )
     loaded = _recipe(None, recipe, overrides, seed, threads) if recipe else None
-    with _options(experiment, tracking_uri, quiet) as options:
-        from netzip_mlflow.runtimes import open_runtime
-        from netzip_mlflow.runtimes.onnxruntime import Adapter
-        from netzip_mlflow.stages.measure import measure as run
+    from netzip_mlflow.runtimes import open_runtime
+    from netzip_mlflow.runtimes.onnxruntime import Adapter
 
-        open_runtime(runtime)
-        adapter = Adapter(layout, _numbers("--mean", mean), _numbers("--std", std), scale)  # type: ignore[arg-type]
-        found = run(
-            uris,
-            options,
-            baseline=baseline or None,
-            recipe=loaded,
-            adapter=adapter,
-            threads=threads,
-        )
+    open_runtime(runtime)
+    adapter = Adapter(layout, _numbers("--mean", mean), _numbers("--std", std), scale)  # type: ignore[arg-type]
+    if no_log:
+        from netzip_mlflow.progress import watching
+        from netzip_mlflow.stages.measure import measure_files
+
+        with watching(quiet) as (progress, _):
+            found = measure_files(
+                uris,
+                baseline or None,
+                recipe=loaded,
+                adapter=adapter,
+                threads=threads,
+                progress=progress,
+            )
+    else:
+        with _options(experiment, tracking_uri, quiet) as options:
+            from netzip_mlflow.stages.measure import measure as run
+
+            found = run(
+                uris,
+                options,
+                baseline=baseline or None,
+                recipe=loaded,
+                adapter=adapter,
+                threads=threads,
+            )
     from netzip_mlflow.stages import show
 
     _emit(as_json, lambda: show.measure_object(found), lambda: show.measure_text(found))

@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
 
@@ -40,7 +48,9 @@ RESERVED = "baseline"
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
 
 class SplitRule(_Spec):
@@ -59,6 +69,24 @@ class SplitRule(_Spec):
         return self
 
 
+def _size_kind(given: Any) -> str:
+    if isinstance(given, Mapping | SplitRule):
+        return "SplitRule"
+    return "int" if type(given) is int else "float"
+
+
+# told apart by what was given, so that one mistake is one message
+SplitSize = Annotated[
+    Annotated[Fraction, Tag("float")]
+    | Annotated[Count, Tag("int")]
+    | Annotated[SplitRule, Tag("SplitRule")],
+    Discriminator(_size_kind),
+]
+Portion = Annotated[
+    Annotated[Fraction, Tag("float")] | Annotated[Count, Tag("int")], Discriminator(_size_kind)
+]
+
+
 class DataSpec(_Spec):
     """What the network is trained and judged on. `name` or `factory`, not both.
 
@@ -72,9 +100,9 @@ class DataSpec(_Spec):
     arguments: dict[str, Any] = {}
     path: str | None = None
     size: Count | None = None
-    validation: Fraction | Count | SplitRule = 0.2
-    test: Fraction | Count | SplitRule | None = None
-    calibration: Fraction | Count = 256
+    validation: SplitSize = 0.2
+    test: SplitSize | None = None
+    calibration: Portion = 256
     groups: str | None = None
     duplicates: Literal["error", "drop"] = "error"
 
@@ -203,7 +231,7 @@ class Recipe(_Spec):
 
     def to_yaml(self) -> str:
         """The resolved recipe, every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return yaml.dump(self.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)
 
 
 Check = Callable[[Mapping[str, Any]], Iterable[Problem]]
@@ -254,11 +282,15 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise InputError(f"is not valid YAML: {' '.join(str(error).split())}", str(path)) from None
     if not isinstance(raw, dict):
         raise InputError(f"must be a mapping of keys, is {type(raw).__name__}", str(path))
+    _expand_shorthand(raw)  # before, so that an override reaches into a chain; after, for its own
     for override in overrides:
         _override(raw, override)
     _expand_shorthand(raw)
     problems: list[Problem] = []
-    raw = _expand_variables(raw, "", problems)
+    try:
+        raw = _expand_variables(raw, "", problems)
+    except RecursionError:
+        raise InputError("holds a YAML alias that contains itself", str(path)) from None
     if problems:
         raise InputError(problems, str(path))
     _anchor_paths(raw, file.parent)
@@ -271,18 +303,27 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float):
+                raise yaml.YAMLError(f"key {key!r} is no text, {key_node.start_mark}")
             if key in seen:
                 raise yaml.YAMLError(f"key {key!r} is given twice, {key_node.start_mark}")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML that quotes the texts which `_Loader` would read as numbers."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+        list("-+0123456789."),
+    )
 
 
 def _override(raw: dict[str, Any], text: str) -> None:
@@ -292,7 +333,8 @@ def _override(raw: dict[str, Any], text: str) -> None:
     try:
         parsed = yaml.load(value, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
-        raise InputError(f"--set {text!r}: the value is not valid YAML: {error}") from None
+        reason = " ".join(str(error).split())
+        raise InputError(f"--set {text!r}: the value is not valid YAML: {reason}") from None
     place: Any = raw
     *parents, last = key.strip().split(".")
     for part in parents:

@@ -95,9 +95,9 @@ def fit(
 
     with seeded(seed, threads):
         student = twin.copy()
-        network = _placed(student.network(), device)
+        network = _placed(student.network(), device, torch.channels_last)
         if teacher is not None:
-            _placed(teacher.network, device)
+            _placed(teacher.network, device, torch.channels_last)
         masks = _masks(student, device)
         steps = math.ceil(len(split) / spec.batch)
         optimizer, schedule = _optimizer(network, spec, steps)
@@ -139,7 +139,7 @@ def fit(
             if epoch.validation > best[1]:
                 best, best_state = (number, epoch.validation), copy.deepcopy(network.state_dict())
         network.load_state_dict(best_state)
-        network.to("cpu", memory_format=torch.contiguous_format).eval()
+        _placed(network, "cpu", torch.contiguous_format).eval()
     return Fitted(student, best[0], tuple(history))
 
 
@@ -178,12 +178,9 @@ def choose_device(wanted: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 
-def _placed(network: torch.nn.Module, device: str) -> torch.nn.Module:
-    """On the device, weights in channels_last, which convolutions gain by everywhere."""
-    import torch
-
-    placed = network.to(device)
-    return placed.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+def _placed(network: torch.nn.Module, device: str, layout: torch.memory_format) -> torch.nn.Module:
+    """On the device, weights in a memory layout (a plain Module's `to` is not typed for it)."""
+    return network.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
 
 
 def _optimizer(

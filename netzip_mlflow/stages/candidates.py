@@ -179,7 +179,7 @@ def time_and_grade(work: Job, made: Sequence[Candidate], recipe: Recipe) -> Late
     before = {m.name: set(m.metrics) for m in known}
     found = measurement.clock(known, recipe.measure, recipe.seed, work.progress)
     origin = known[0]
-    _, fingerprint = work.fingerprint(recipe.measure.threads, origin.path)
+    _, fingerprint = work.fingerprint(origin.session)
     for each in made:
         if each.measured is None:
             continue

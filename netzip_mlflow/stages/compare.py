@@ -42,7 +42,7 @@ def publish(work: Job, made: Sequence[Candidate], recipe: Recipe, found: Latency
         max_drop_points=recipe.score.max_drop_points,
         strict=recipe.score.strict,
     )
-    machine, fingerprint = work.fingerprint(recipe.measure.threads, origin.measured.path)
+    machine, fingerprint = work.fingerprint(origin.measured.session)
     page = report(
         frame,
         title=recipe.name,
@@ -198,7 +198,8 @@ def _read(work: Job, runs: Sequence[str], where: str, experiment: str) -> list[M
             found += _search(work, below, parent.info.experiment_id)
     else:
         found = _search(work, where, experiment)
-    return [r for r in found if r.data.tags.get("netzip.kind") in COMPARED]
+    once = {r.info.run_id: r for r in found}.values()  # a parent names its baseline and holds it
+    return [r for r in once if r.data.tags.get("netzip.kind") in COMPARED]
 
 
 def _search(work: Job, where: str, experiment: str) -> list[MlflowRun]:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.errors import InputError, NetzipError, Problem, did_you_mean
 from netzip_mlflow.metrics import machine
-from netzip_mlflow.runtimes import open_runtime
 
 if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
+    from netzip_mlflow.runtimes import Session
     from netzip_mlflow.tasks import Task
     from netzip_mlflow.tracking import Run, Tracker
 
@@ -62,10 +62,9 @@ class Job:
         """How far a step has come, from 0 to 1."""
         self.options.progress(what, done)
 
-    def fingerprint(self, threads: int, model: Path) -> tuple[dict[str, Any], str]:
-        """The machine and runtime that measure, and their digest."""
-        described = open_runtime("onnxruntime").load(model, threads=threads).describe()
-        found = machine.fingerprint(described)
+    def fingerprint(self, session: Session) -> tuple[dict[str, Any], str]:
+        """The machine and the runtime that measured, and their digest."""
+        found = machine.fingerprint(session.describe())
         return found, machine.digest(found)
 
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import platform
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.errors import InputError, Problem
 from netzip_mlflow.recipe import MeasureSpec, ScoreSpec
 from netzip_mlflow.stages import measurement
-from netzip_mlflow.stages.job import Job, Options, job, open_tracker, version_tag
+from netzip_mlflow.stages.job import Options, job, open_tracker, version_tag
+from netzip_mlflow.stages.measurement import Progress
 
 if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.runtimes.onnxruntime import Adapter
     from netzip_mlflow.stages.measurement import Measurement
+    from netzip_mlflow.tasks import Task
     from netzip_mlflow.tracking import Run, Tracker
 
-__all__ = ["Subject", "measure"]
+__all__ = ["Subject", "measure", "measure_files"]
 
 
 @dataclass(frozen=True)
@@ -54,46 +57,100 @@ def measure(
         InputError: a model that cannot be fetched or read, no baseline, models of several tasks.
     """
     tracker = open_tracker(options)
+    with tempfile.TemporaryDirectory(prefix="netzip-") as fetched:
+        subjects = _subjects(tracker, Path(fetched), uris, baseline)
+        session = _open(subjects, recipe, adapter, threads)
+        with job("measure", "measure", options, tracker) as work:
+            work.run.log(tags=version_tag())
+            session.run(work.progress)
+            found = session.found
+            _, fingerprint = work.fingerprint(found[0].session)
+            origin: Run | None = None
+            for subject, each in zip(subjects, found, strict=True):
+                run = work.run.child("measurement", subject.name, below=subject.run_id)
+                origin = origin or run
+                run.log(each.metrics, tags=_tags(subject, each, origin.id, fingerprint))
+                run.end("FINISHED")
+    return list(zip(subjects, found, strict=True))
+
+
+def measure_files(
+    paths: Sequence[str],
+    baseline: str | None,
+    *,
+    recipe: Recipe | None = None,
+    adapter: Adapter | None = None,
+    threads: int | None = None,
+    progress: Progress = lambda _what, _done: None,
+) -> list[tuple[Subject, Measurement]]:
+    """`measure` for files only, without a store: nothing is logged (edge devices without a server).
+
+    Raises:
+        InputError: a path that is no ONNX file, or no baseline.
+    """
+    if baseline is None:
+        raise InputError(Problem("--baseline", "is missing", "with --no-log: a path"))
+    subjects = [Subject("baseline", baseline, _file(baseline), None)]
+    subjects += [Subject(_stem(_file(p)), p, _file(p), None) for p in paths]
+    subjects = _named_once(subjects)
+    session = _open(subjects, recipe, adapter, threads)
+    session.run(progress)
+    return list(zip(subjects, session.found, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Session:
+    """Models that were read and fit each other, the baseline first, ready to be measured."""
+
+    found: list[Measurement]
+    task: Task | None
+    spec: MeasureSpec
+    score: ScoreSpec
+    seed: int
+
+    def run(self, progress: Progress) -> None:
+        """Judge (with a task), time and grade."""
+        if self.task is not None:
+            for each in self.found:
+                first = self.found[0] if each is not self.found[0] else None
+                splits = ("validation", "test")
+                measurement.judge(each, first, self.task, splits, self.spec, self.seed, progress)
+        measurement.clock(self.found, self.spec, self.seed, progress)
+        for each in self.found:
+            measurement.grade(each, self.found[0], self.score)
+
+
+def _open(
+    subjects: Sequence[Subject], recipe: Recipe | None, adapter: Adapter | None, threads: int | None
+) -> _Session:
+    """Read every file and the data, before any run exists.
+
+    Raises:
+        InputError: a file that cannot be read or counted, models of several tasks.
+    """
     spec = recipe.measure if recipe else MeasureSpec()
     if threads is not None:
         spec = spec.model_copy(update={"threads": threads})
-    score = recipe.score if recipe else ScoreSpec()
     task = None
     if recipe is not None:
         from netzip_mlflow.tasks import open_task
 
         task = open_task(recipe.task, recipe.data, recipe.seed)
-    with job("measure", "measure", options, tracker) as work:
-        subjects = _subjects(work, tracker, uris, baseline)
-        work.run.log(tags=version_tag())
-        found: list[Measurement] = []
-        for subject in subjects:
-            foreign = not (subject.file.parent / "netzip.json").exists()
-            each = measurement.inspect(
-                subject.name, subject.file, spec, adapter if foreign else None
-            )
-            found.append(each)
-            if task is not None and recipe is not None:
-                first = found[0] if len(found) > 1 else None
-                splits = ("validation", "test")
-                measurement.judge(each, first, task, splits, spec, recipe.seed, work.progress)
-        measurement.clock(found, spec, recipe.seed if recipe else 0, work.progress)
-        _, fingerprint = work.fingerprint(spec.threads, found[0].path)
-        origin: Run | None = None
-        for subject, each in zip(subjects, found, strict=True):
-            measurement.grade(each, found[0], score)
-            run = work.run.child("measurement", subject.name, below=subject.run_id)
-            origin = origin or run
-            run.log(each.metrics, tags=_tags(subject, each, origin.id, fingerprint))
-            run.end("FINISHED")
-        return list(zip(subjects, found, strict=True))
+    found = []
+    for subject in subjects:
+        foreign = not (subject.file.parent / "netzip.json").exists()
+        each = measurement.inspect(subject.name, subject.file, spec, adapter if foreign else None)
+        measurement.require_shape(each, task.shape if task else (found or [each])[0].shape)
+        found.append(each)
+    score = recipe.score if recipe else ScoreSpec()
+    return _Session(found, task, spec, score, recipe.seed if recipe else 0)
 
 
 def _subjects(
-    work: Job, tracker: Tracker, uris: Sequence[str], baseline: str | None
+    tracker: Tracker, folder: Path, uris: Sequence[str], baseline: str | None
 ) -> list[Subject]:
     """The models to measure with the baseline first, each name once."""
-    models = [_fetch(work, uri, number) for number, uri in enumerate(uris, 1)]
+    models = [_fetch(tracker, folder / str(number), uri) for number, uri in enumerate(uris, 1)]
     if baseline is None:
         from netzip_mlflow.tracking.models import baseline_of
 
@@ -106,32 +163,44 @@ def _subjects(
                 )
             )
         baseline = f"runs:/{origin}"
-    first = _fetch(work, baseline, 0)
+    first = _fetch(tracker, folder / "0", baseline)
     others = [
         m for m in models if m.uri != baseline and (m.run_id is None or m.run_id != first.run_id)
     ]
     subjects = [Subject("baseline", first.uri, first.file, first.run_id), *others]
+    return _named_once(subjects)
+
+
+def _named_once(subjects: Sequence[Subject]) -> list[Subject]:
+    """A second subject of one name gets a number behind it."""
     named: dict[str, int] = {}
     unique = []
     for subject in subjects:
         named[subject.name] = named.get(subject.name, 0) + 1
         count = named[subject.name]
-        name = subject.name if count == 1 else f"{subject.name}-{count}"
-        unique.append(Subject(name, subject.uri, subject.file, subject.run_id))
+        unique.append(replace(subject, name=f"{subject.name}-{count}") if count > 1 else subject)
     return unique
 
 
-def _fetch(work: Job, uri: str, number: int) -> Subject:
+def _file(path: str) -> Path:
+    from netzip_mlflow.tracking.models import local_file
+
+    return local_file(path)
+
+
+def _stem(file: Path) -> str:
+    return file.parent.name if file.name == "model.onnx" else file.stem
+
+
+def _fetch(tracker: Tracker, place: Path, uri: str) -> Subject:
     from netzip_mlflow.tracking.models import model_file
 
-    place = work.folder / str(number)
     place.mkdir()
     file, run_id = model_file(uri, place)
     if run_id is not None:
-        name = work.run.client.get_run(run_id).info.run_name or run_id
+        name = tracker.client.get_run(run_id).info.run_name or run_id
         return Subject(name, uri, file, run_id)
-    name = file.parent.name if file.name == "model.onnx" else file.stem
-    return Subject(name, uri, file, None)
+    return Subject(_stem(file), uri, file, None)
 
 
 def _tags(subject: Subject, found: Measurement, baseline: str, fingerprint: str) -> dict[str, Any]:

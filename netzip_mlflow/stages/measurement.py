@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.runtimes import Session
     from netzip_mlflow.tasks import Evaluation, Task
 
-__all__ = ["Measurement", "clock", "grade", "inspect", "judge", "row"]
+__all__ = ["Measurement", "clock", "grade", "inspect", "judge", "require_shape", "row"]
 
 THROUGHPUT_SECONDS = 0.3
 NO_ENERGY = "no energy source is read: the E term is left out"
@@ -94,11 +94,7 @@ def judge(
 
     Figures of validation carry the prefix `validation/`; those of test carry none.
     """
-    if measured.shape != task.shape:
-        raise InputError(
-            f"{measured.path}: takes images of {measured.shape}, the data set gives {task.shape} "
-            "(channels, height, width)"
-        )
+    require_shape(measured, task.shape)
     for split in splits:
         prefix = "" if split == "test" else f"{split}/"
         found = task.evaluate(
@@ -137,7 +133,7 @@ def clock(
         progress(f"timing, round {rounds}, ratios known to {half_width:.1%}", done)
 
     found = latency.interleave(
-        {m.name: m.session.bind(_fitted(sample, m)) for m in measured},
+        {m.name: m.session.bind(sample) for m in measured},
         baseline=first.name,
         again=again.bind(sample),
         target=budget.target,
@@ -152,9 +148,7 @@ def clock(
         each.metrics |= found.keys(each.name)
         if found.noisy:
             each.flags.append("noisy")
-        _throughput(
-            each, np.repeat(_fitted(sample, each), max(spec.throughput, default=1), axis=0), spec
-        )
+        _throughput(each, np.repeat(sample, max(spec.throughput, default=1), axis=0), spec)
         fresh = process.fresh_process(each.path, spec.threads)
         each.metrics |= fresh.metrics
         each.facts |= {f"absent {key}": reason for key, reason in fresh.reasons.items()}
@@ -177,13 +171,17 @@ def _throughput(measured: Measurement, images: np.ndarray, spec: MeasureSpec) ->
         measured.metrics[key] = latency.throughput(call, batch, THROUGHPUT_SECONDS)
 
 
-def _fitted(sample: np.ndarray, measured: Measurement) -> np.ndarray:
-    if measured.shape == sample.shape[1:]:
-        return sample
-    raise InputError(
-        f"{measured.path}: takes images of {measured.shape}, the baseline {sample.shape[1:]}; "
-        "only models of one task are timed together"
-    )
+def require_shape(measured: Measurement, shape: tuple[int, ...]) -> None:
+    """Raise unless the model takes images of a shape: only models of one task stand together.
+
+    Raises:
+        InputError: it takes another one.
+    """
+    if measured.shape != shape:
+        raise InputError(
+            f"{measured.path}: takes images of {measured.shape}; the data set, or the baseline,"
+            f" has {shape} (channels, height, width)"
+        )
 
 
 def grade(measured: Measurement, baseline: Measurement, spec: ScoreSpec) -> None:

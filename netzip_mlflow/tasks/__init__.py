@@ -98,6 +98,8 @@ def open_task(name: str, spec: DataSpec, seed: int) -> Task:
 def check(raw: Mapping[str, Any]) -> list[Problem]:
     """The task's name, and whether the task has the accuracy that the score wants."""
     name = raw.get("task", "classification")
+    if not isinstance(name, str):
+        return []  # the schema says so
     if name not in TABLE:
         hint = did_you_mean(str(name), TABLE)
         return [Problem("task", f"unknown task {name!r}", ", ".join(TABLE), hint)]

@@ -22,6 +22,7 @@ __all__ = [
     "deployable_logger",
     "download",
     "find_baseline",
+    "local_file",
     "model_file",
     "twin_folder",
 ]
@@ -138,11 +139,7 @@ def model_file(uri: str, folder: Path) -> tuple[Path, str | None]:
         InputError: nothing is there, or it holds no ONNX file.
     """
     if not uri.startswith(("models:/", "runs:/")):
-        path = Path(uri)
-        file = path / FILE if path.is_dir() else path
-        if not file.is_file():
-            raise InputError(f"{uri}: no such ONNX file; allowed: a path, models:/... or runs:/...")
-        return file, None
+        return local_file(uri), None
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
@@ -158,6 +155,19 @@ def model_file(uri: str, folder: Path) -> tuple[Path, str | None]:
     if not found:
         raise InputError(f"{uri}: holds no ONNX file")
     return found[0], _source_run(place)
+
+
+def local_file(path: str) -> Path:
+    """An ONNX file, or the `model.onnx` of a folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    place = Path(path)
+    file = place / FILE if place.is_dir() else place
+    if not file.is_file():
+        raise InputError(f"{path}: no such ONNX file; allowed: a path, models:/... or runs:/...")
+    return file
 
 
 def _source_run(place: Path) -> str | None:

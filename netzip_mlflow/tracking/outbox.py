@@ -40,12 +40,24 @@ class Outbox:
         self._try()
 
     def flush(self, patience_s: float) -> bool:
-        """Try until all is sent or `patience_s` seconds have passed; whether all was sent."""
+        """Try until all is sent or `patience_s` seconds have passed; whether all was sent.
+
+        A call that is refused does not hold up those behind it (the end of a run is the last):
+        the first such error is raised when everything else is sent or the patience is spent.
+        """
         end = self._clock() + patience_s
-        self._try()
-        while self._waiting and self._clock() < end:
+        refused: Exception | None = None
+        while True:
+            try:
+                self._try()
+            except Exception as error:  # noqa: BLE001 (raised below)
+                refused = refused or error
+                continue
+            if not self._waiting or self._clock() >= end:
+                break
             self._pause(POLL_S)
-            self._try()
+        if refused is not None:
+            raise refused
         return not self._waiting
 
     def _try(self) -> None:

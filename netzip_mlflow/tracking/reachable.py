@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -26,16 +27,16 @@ def tracking_uri(option: str | None = None) -> str:
 
 def healthy(uri: str, patience_s: float = PATIENCE_S) -> str | None:
     """None when a server answers (or `uri` is no server), else why not."""
-    if urlsplit(uri).scheme not in {"http", "https"}:
-        return None
     try:
+        if urlsplit(uri).scheme not in {"http", "https"}:
+            return None
         request = urllib.request.Request(f"{uri.rstrip('/')}/health")  # noqa: S310 (scheme checked)
         with urllib.request.urlopen(request, timeout=patience_s):  # noqa: S310
             return None
     except urllib.error.HTTPError as error:
         return None if error.code < 500 else f"it answers with status {error.code}"
-    except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error))
+    except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__
 
 
 def check_reachable(uri: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -41,10 +40,8 @@ def reap(client: MlflowClient, experiment_id: str) -> int:
 def _alive(tags: dict[str, str]) -> bool:
     import psutil
 
-    pid = int(tags.get(PID, "0"))
-    if pid == os.getpid():
-        return True
     try:
-        return abs(psutil.Process(pid).create_time() - float(tags.get(STARTED, "0"))) < 1.0
+        started = psutil.Process(int(tags.get(PID, "0"))).create_time()
+        return abs(started - float(tags.get(STARTED, "0"))) < 1.0
     except psutil.Error:
         return False

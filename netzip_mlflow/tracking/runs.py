@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,26 +40,34 @@ class Tracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         import mlflow
-        from mlflow.exceptions import MlflowException
 
+        _require_database_support(uri)
         self.uri = uri
         mlflow.set_tracking_uri(uri)
-        self.client: MlflowClient = mlflow.MlflowClient(uri)
         self.outbox = Outbox(uri)
         try:
+            self.client: MlflowClient = mlflow.MlflowClient(uri)
             self._resumed = os.environ.get("MLFLOW_RUN_ID")
             if self._resumed:
-                self.experiment_id = self.client.get_run(self._resumed).info.experiment_id
+                self.experiment_id = self._adopt(self._resumed)
             else:
                 self.experiment_id = self._experiment(experiment)
             reap(self.client, self.experiment_id)
-        except MlflowException as error:
-            raise InputError(f"the tracking store {uri} cannot be used: {error}") from error
+        except _store_errors() as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"the tracking store {uri} cannot be used: {reason}") from error
+
+    def _adopt(self, run_id: str) -> str:
+        """Own the run that `mlflow run` started, before any work: kill -9 may come at any time."""
+        for key, value in owner_tags().items():
+            self.client.set_tag(run_id, key, value)
+        return self.client.get_run(run_id).info.experiment_id
 
     def _experiment(self, name: str | None) -> str:
-        name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "netzip"
-        if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        given = os.environ.get("MLFLOW_EXPERIMENT_ID")
+        if given and name is None:
             return given
+        name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "netzip"
         found = self.client.get_experiment_by_name(name)
         if found is None:
             return self.client.create_experiment(name)
@@ -257,6 +266,25 @@ class Run:
 
     def _send(self, call: Callable[[], Any]) -> None:
         self._tracker.outbox.send(call)
+
+
+def _require_database_support(uri: str) -> None:
+    if not uri.startswith(("http:", "https:")) and find_spec("sqlalchemy") is None:
+        raise InputError(
+            f"the tracking store {uri} needs full mlflow, here is mlflow-skinny: name a server "
+            "with --tracking-uri http://... (or measure files with --no-log)"
+        )
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """What a store that cannot be used raises; a database's own errors pass through MLflow."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        from sqlalchemy.exc import SQLAlchemyError
+    except ModuleNotFoundError:  # mlflow-skinny
+        return (MlflowException,)
+    return MlflowException, SQLAlchemyError
 
 
 def explain(run_id: str, reason: str) -> None:
