@@ -327,10 +327,10 @@ def export(
     tracking_uri: UriOption = None,
 ) -> None:
     """Put a candidate into a folder: model, description, golden answers, a short predict.py."""
-    with _options(None, tracking_uri, quiet=True):
+    with _options(None, tracking_uri, quiet=True) as options:
         from netzip_mlflow.stages.export import export as run
 
-        written = run(model, folder, opset)
+        written = run(model, folder, opset, tracking_uri=options.tracking_uri)
     typer.echo(f"{folder}: {', '.join(written)}")
 
 

@@ -293,7 +293,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise InputError("holds a YAML alias that contains itself", str(path)) from None
     if problems:
         raise InputError(problems, str(path))
-    _anchor_paths(raw, file.parent)
+    _anchor_paths(raw, file.parent, str(path))
     return raw
 
 
@@ -401,12 +401,16 @@ def _expand_variables(value: Any, where: str, problems: list[Problem]) -> Any:
     return _VARIABLE.sub(lambda m: os.environ.get(m.group(1), ""), value)
 
 
-def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
+def _anchor_paths(raw: dict[str, Any], folder: Path, source: str) -> None:
     for section, key in (("data", "path"), ("model", "weights")):
         part = raw.get(section)
         value = part.get(key) if isinstance(part, dict) else None
         if isinstance(part, dict) and isinstance(value, str) and value != "pretrained":
-            part[key] = str((folder / Path(value).expanduser()).resolve())
+            try:
+                part[key] = str((folder / Path(value).expanduser()).resolve())
+            except (RuntimeError, ValueError) as error:  # no such user's home; a zero byte
+                what = f"{value!r} is no path: {error}"
+                raise InputError(Problem(f"{section}.{key}", what), source) from None
 
 
 def _candidate_names(raw: Mapping[str, Any]) -> list[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,25 @@ def tiny_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     noise = draw.normal(0, 75, (count, SIDE, SIDE, 3))
     images = 110 + 38 * wave[..., None] + noise
     return images.clip(0, 255).astype(np.uint8), labels.astype(np.int64)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest --write-golden` rewrites the files of tests/golden; their diff is then reviewed."""
+    parser.addoption("--write-golden", action="store_true", help="rewrite the golden files")
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden(file name, text)` fails when the text is not that of tests/golden/<file name>."""
+
+    def check(name: str, text: str) -> None:
+        file = Path(__file__).parent / "golden" / name
+        if request.config.getoption("--write-golden"):
+            file.write_text(text, encoding="utf-8")
+        known = file.read_text(encoding="utf-8") if file.exists() else ""
+        assert text == known, f"{file.name} is the project's API; meant? pytest --write-golden"
+
+    return check
 
 
 @pytest.fixture(scope="session", autouse=True)

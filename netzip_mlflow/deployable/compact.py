@@ -7,8 +7,10 @@ value that the graph computes, so that a ratio of two sizes speaks of the networ
 
 from __future__ import annotations
 
+import heapq
 import string
 from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
 from itertools import product
 
 import numpy as np
@@ -36,6 +38,7 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     _derive_bias_scales(small.graph)
     _share_equal_constants(small.graph)
     _drop_unused(small.graph)
+    _sort(small.graph)
     _rename(small.graph)
     _drop_unused_opsets(small)
     return small
@@ -206,13 +209,37 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     graph.input.extend(inputs)
 
 
+def _sort(graph: onnx.GraphProto) -> None:
+    """Producers before consumers, as ONNX wants it: the float16 converter appends its casts."""
+    makers = {output: i for i, node in enumerate(graph.node) for output in node.output if output}
+    sorter: TopologicalSorter[int] = TopologicalSorter()
+    for index, node in enumerate(graph.node):
+        read = (*node.input, *(n for inner in _inner_nodes(node) for n in inner.input))
+        sorter.add(index, *{makers[name] for name in read if name in makers} - {index})
+    sorter.prepare()
+    ready, order = list(sorter.get_ready()), []
+    heapq.heapify(ready)
+    while ready:
+        order.append(heapq.heappop(ready))
+        sorter.done(order[-1])
+        for index in sorter.get_ready():
+            heapq.heappush(ready, index)
+    nodes = [graph.node[index] for index in order]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Every node, those of subgraphs too."""
     for node in graph.node:
         yield node
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
-                yield from _nodes(inner)
+        yield from _inner_nodes(node)
+
+
+def _inner_nodes(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    for attribute in node.attribute:
+        for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+            yield from _nodes(inner)
 
 
 def _rename(graph: onnx.GraphProto) -> None:

@@ -45,12 +45,14 @@ def _execution(row: Row, *, faster: bool) -> list[str]:
         return said
     if layers and int8 == 0:
         said.append(f"The runtime executes none of the {layers} layers in int8, all in float.")
-    if dynamic := count(row, "dynamic_nodes"):
+    dynamic = count(row, "dynamic_nodes")
+    if dynamic:
         said.append(
             f"{_many(dynamic, 'activation')} quantised anew at every call (dynamic quantisation), "
             "which costs time that the integer kernels must first win back."
         )
-    if casts := count(row, "casts"):
+    casts = count(row, "casts")
+    if casts and not dynamic:  # beside dynamic quantisation, casts carry int32 sums back to float
         said.append(
             f"{_many(casts, 'cast')} inserted by the runtime: the numbers are stored in half "
             "precision, but computed in single precision."

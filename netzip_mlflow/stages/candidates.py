@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,17 @@ class Candidate:
     file: Path | None = None
     measured: Measurement | None = None
     error: str = ""
+    lines: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def epoch(self, key: str, value: float, step: int) -> None:
+        """A figure of training, as a metric by epoch and as a line."""
+        self.run.log({key: value}, step=step)
+        self.note(f"epoch {step}: {key} {value:.5f}")
+
+    def note(self, line: str) -> None:
+        """A line of the candidate's own log, with the seconds since it was begun."""
+        self.lines.append(f"{time.monotonic() - self.started:8.2f} s  {line}")
 
 
 def start(work: Job, name: str, chain: str, tags: Mapping[str, str] | None = None) -> Candidate:
@@ -76,6 +89,7 @@ def walk(made: Candidate, chain: Sequence[Technique], origin: Twin, context: Con
     with context.task.sealed():
         twin = origin
         for technique in chain:
+            made.note(f"{technique.label()}: {technique}")
             result = technique.apply(twin, context)
             if not isinstance(result, Twin):
                 made.twin = twin
@@ -90,6 +104,7 @@ def store(made: Candidate, deployable: Deployable, task: Task) -> None:
     made.file = deployable.save(made.folder)
     _golden(made.file, task)
     made.run.model(deployable_logger(made.folder, made.name))
+    made.note(f"stored: {made.file.stat().st_size:,} bytes, digest {deployable.digest}")
     tags = {"netzip.model_digest": deployable.digest}
     if made.twin is not None and made.twin.architecture is not None:
         made.twin.save(made.folder / "twin")
@@ -122,8 +137,11 @@ def inspect_and_judge(
     if made.twin is not None:
         _check_count(made, found)
     _write_layers(made, found)
-    made.run.artifact(made.folder / "layers.csv")
+    _write_classes(made, found)
     made.run.log(found.metrics)
+    for split in splits:
+        top = found.evaluations[split].metrics[f"accuracy/{task.primary}"]
+        made.note(f"{split}: {task.primary} {top:.4f} of {task.sizes[split]} samples")
 
 
 def _check_count(made: Candidate, found: Measurement) -> None:
@@ -167,6 +185,16 @@ def _write_layers(made: Candidate, found: Measurement) -> None:
                     layer.parameters,
                 ]
             )
+    made.run.artifact(made.folder / "layers.csv")
+
+
+def _write_classes(made: Candidate, found: Measurement) -> None:
+    rows = found.per_class or found.evaluations["test"].per_class
+    with (made.folder / "per_class.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    made.run.artifact(made.folder / "per_class.csv")
 
 
 def time_and_grade(work: Job, made: Sequence[Candidate], recipe: Recipe) -> Latency:
@@ -210,12 +238,19 @@ def fail(made: Candidate, error: Exception) -> None:
     known = isinstance(error, NetzipError)
     made.error = str(error) if known else f"{type(error).__name__}: {error}"
     made.measured = None
+    made.note("".join(traceback.format_exception(error)))
+    _write_log(made)
     made.run.end("FAILED", made.error)
 
 
 def finish(made: Candidate) -> None:
     """The candidate is complete."""
+    _write_log(made)
     made.run.end("FINISHED")
+
+
+def _write_log(made: Candidate) -> None:
+    made.run.text("\n".join(made.lines) + "\n", "netzip.log")
 
 
 def parameters(chain: Sequence[Technique]) -> Iterator[tuple[str, Any]]:

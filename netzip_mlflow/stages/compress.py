@@ -77,7 +77,7 @@ def _candidate(
         device=training.choose_device(train.device if train else "auto"),
         threads=(train.threads if train else None) or training.cores(),
         progress=work.progress,
-        log=lambda key, value, step: made.run.log({key: value}, step=step),
+        log=made.epoch,
     )
     assert origin.twin is not None  # noqa: S101 (the baseline has one)
     try:

@@ -30,8 +30,13 @@ for scores in session.run(None, {"images": np.load(sys.argv[1])})[0]:
 TOLERANCE = 1e-3
 
 
-def export(uri: str, folder: Path, opset: int | None = None) -> list[str]:
+def export(
+    uri: str, folder: Path, opset: int | None = None, *, tracking_uri: str | None = None
+) -> list[str]:
     """Write model.onnx, netzip.json, golden.npz and predict.py into a new or empty folder.
+
+    Args:
+        tracking_uri: the store that `models:/` and `runs:/` are fetched from.
 
     Raises:
         InputError: the model cannot be fetched, the folder is not empty, or the opset is not
@@ -41,6 +46,10 @@ def export(uri: str, folder: Path, opset: int | None = None) -> list[str]:
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is not empty; allowed: a new or empty folder")
+    if tracking_uri is not None and uri.startswith(("models:/", "runs:/")):
+        import mlflow
+
+        mlflow.set_tracking_uri(tracking_uri)
     with tempfile.TemporaryDirectory(prefix="netzip-") as scratch:
         file, _ = model_file(uri, Path(scratch))
         place = Path(scratch, "export")

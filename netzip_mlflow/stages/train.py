@@ -126,7 +126,7 @@ def _trained(work: Job, made: Candidate, recipe: Recipe, task: Task, twin: Twin)
         device=training.choose_device(recipe.train.device),
         threads=recipe.train.threads,
         progress=work.progress,
-        log=lambda key, value, step: made.run.log({key: value}, step=step),
+        log=made.epoch,
     )
     made.run.log(params={"recipe/train/best_epoch": fitted.best})
     return fitted.twin

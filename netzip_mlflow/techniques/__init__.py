@@ -83,6 +83,7 @@ class Bounds:
             limits = {
                 (True, True): f" from {self.low} to {self.high}",
                 (True, False): f" >= {self.low}",
+                (False, True): f" <= {self.high}",
             }
             text = kind + limits.get((self.low is not None, self.high is not None), "")
         return f"{text} | null" if self.optional else text
@@ -198,11 +199,28 @@ def find(name: str) -> type[Technique]:
         allowed = f"{', '.join(known)}, or module:function"
         raise InputError(Problem("", f"unknown technique {name!r}", allowed, hint))
     found = import_function(target, f"technique {name!r}")
-    if isinstance(found, type) and dataclasses.is_dataclass(found):
-        return found  # type: ignore[return-value]
+    if isinstance(found, type):
+        return _sound(name, found)
     from netzip_mlflow.techniques.own import own
 
     return own(name, found)
+
+
+def _sound(name: str, found: type) -> type[Technique]:
+    wanted = [n for n in ("traits", "apply", "label") if not hasattr(found, n)]
+    if not dataclasses.is_dataclass(found):
+        wanted.append("@dataclass")
+    else:
+        wanted += [
+            f"{f.name}: parameter(...)"
+            for f in dataclasses.fields(found)
+            if not isinstance(f.metadata.get("bounds"), Bounds)
+        ]
+    if wanted:
+        allowed = "a frozen dataclass with traits, apply, label, and fields made by parameter(...)"
+        what = f"{name!r} is no technique, it lacks {', '.join(wanted)}"
+        raise InputError(Problem("", what, allowed))
+    return found  # type: ignore[return-value]  (seen to have what the protocol wants)
 
 
 def _installed() -> dict[str, str]:
@@ -282,8 +300,8 @@ def _chain_problems(
 
 
 def _parameter_problems(technique: type, given: Mapping[str, Any], where: str) -> list[Problem]:
-    if getattr(technique, "open_parameters", False):
-        return []
+    if hasattr(technique, "problems"):
+        return technique.problems(given, where)
     fields = {f.name: f.metadata["bounds"] for f in dataclasses.fields(technique)}
     problems = []
     for key, value in given.items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from netzip_mlflow.deployable import Deployable, compact
 from netzip_mlflow.techniques import Context, Traits, parameter
+from netzip_mlflow.techniques.quiet import quiet_quantiser
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin
@@ -37,7 +38,7 @@ class DynamicInt8:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         exported = context.exports(twin)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, quiet_quantiser():
             source, target = Path(folder, "in.onnx"), Path(folder, "out.onnx")
             onnx.save(exported.model, source)
             quantize_dynamic(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
-from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.deployable import Deployable
+from netzip_mlflow.errors import NetzipError, Problem
 from netzip_mlflow.techniques import Context, Technique, Traits
 from netzip_mlflow.twin import Twin
-
-if TYPE_CHECKING:
-    from netzip_mlflow.deployable import Deployable
 
 __all__ = ["own"]
 
@@ -24,19 +23,32 @@ def own(name: str, function: Callable[..., Twin | Deployable]) -> type[Technique
     @dataclasses.dataclass(frozen=True, init=False)
     class Own:
         traits: ClassVar[Traits] = Traits("own", kind, summary, size_known=False)
-        open_parameters: ClassVar[bool] = True
         parameters: dict[str, Any]
 
         def __init__(self, **parameters: Any) -> None:
             object.__setattr__(self, "parameters", parameters)
+
+        @staticmethod
+        def problems(given: Mapping[str, Any], where: str) -> list[Problem]:
+            """What of the parameters the function does not take: it has no bounds to ask."""
+            try:
+                inspect.signature(function).bind(None, None, **given)
+            except TypeError as error:
+                return [
+                    Problem(where, str(error), f"{function.__name__}{inspect.signature(function)}")
+                ]
+            return []
 
         def label(self) -> str:
             return name.partition(":")[2] or name
 
         def apply(self, twin: Twin, context: Context) -> Twin | Deployable:
             result = function(twin.copy(), context, **self.parameters)
-            if kind == "float" and not isinstance(result, Twin):
-                raise NetzipError(f"{name} must return a Twin, returned {type(result).__name__}")
+            wanted = Twin if kind == "float" else Deployable
+            if not isinstance(result, wanted):
+                raise NetzipError(
+                    f"{name} must return a {wanted.__name__}, returned {type(result).__name__}"
+                )
             if isinstance(result, Twin):
                 result = result.replace(chain=(*twin.chain, self.label()))
             return result

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from netzip_mlflow.deployable import INPUT, Deployable, compact
 from netzip_mlflow.techniques import Context, Traits, parameter
+from netzip_mlflow.techniques.quiet import quiet_quantiser
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +77,7 @@ class PTQ:
         extra: dict[str, object] = {}
         if self.calibration == "percentile":
             extra["CalibPercentile"] = self.percentile
-        with tempfile.TemporaryDirectory() as folder, _quiet():
+        with tempfile.TemporaryDirectory() as folder, quiet_quantiser():
             source, prepared, target = (
                 Path(folder, n) for n in ("in.onnx", "pre.onnx", "out.onnx")
             )
@@ -110,16 +108,3 @@ class _Reader:
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self._batches, None)
         return None if batch is None else {INPUT: batch[0]}
-
-
-@contextlib.contextmanager
-def _quiet():
-    """The calibrators print to stdout, and the quantiser logs advice; neither is ours to show."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        root.setLevel(level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import time
@@ -41,6 +42,8 @@ class Tracker:
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         import mlflow
 
+        # a new database announces each step of its making
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         _require_database_support(uri)
         self.uri = uri
         mlflow.set_tracking_uri(uri)

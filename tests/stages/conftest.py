@@ -1,0 +1,183 @@
+"""One real, very small compress run for all tests of the stages, and a store for each other one."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from netzip_mlflow import data, models, recipe, tasks, techniques
+from netzip_mlflow.stages.job import Options
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+    from netzip_mlflow.recipe import Recipe
+    from netzip_mlflow.stages.compress import Outcome
+
+RECIPE = """
+name: small-digits
+data: {name: digits, validation: 0.2, test: 0.2, calibration: 64}
+model: {name: lenet5}
+train: {epochs: 2, optimizer: adamw, lr: 0.004, batch: 64, precision: float32, threads: 1}
+candidates:
+  int8: [ptq]
+  broken: ["lamps:broken"]
+  chain: [{prune_l1: {ratio: 0.3}}, {finetune: {epochs: 1, lr: 0.01, teacher: baseline}}, ptq]
+measure: {threads: 1, latency: {target: 0.5, max_seconds: 1, min_rounds: 5}, throughput: [8]}
+score: {max_drop_points: 100}
+"""
+# A technique of a user's own that cannot do its work.
+LAMPS = '''
+def broken(twin, context):
+    """Fails at once."""
+    raise RuntimeError("the lamp is out")
+'''
+VARIABLES = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+
+
+def read_recipe(text: str, folder: Path, *overrides: str) -> Recipe:
+    """A recipe's text as the command line would read it."""
+    file = folder / "recipe.yaml"
+    file.write_text(text)
+    checks = [data.check, models.check, tasks.check, techniques.check]
+    return recipe.load(file, overrides, checks)
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What a compress run left behind, and how it was started."""
+
+    recipe: Recipe
+    options: Options
+    outcome: Outcome
+    client: MlflowClient
+    folder: Path
+    said: tuple[str, ...]
+
+    @property
+    def parent(self) -> Run:
+        return self.client.get_run(self.outcome.run_id)
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """The children by name, as the store has them now."""
+        below = f"tags.`netzip.parent` = '{self.outcome.run_id}'"
+        found = self.client.search_runs([self.outcome.experiment_id], below)
+        return {run.info.run_name or "": run for run in found}
+
+    def files(self, run_id: str, path: str | None = None) -> set[str]:
+        """All artifacts of a run, below folders too."""
+        found: set[str] = set()
+        for item in self.client.list_artifacts(run_id, path):
+            found |= self.files(run_id, item.path) if item.is_dir else {item.path}
+        return found
+
+    def fetch(self, run_id: str, path: str) -> Path:
+        """An artifact as a local file."""
+        return Path(self.client.download_artifacts(run_id, path))
+
+    def model(self, name: str) -> Path:
+        """The folder of a child's logged model."""
+        import mlflow.artifacts
+
+        (output,) = self.runs[name].outputs.model_outputs
+        uri = f"models:/{output.model_id}"
+        place = mlflow.artifacts.download_artifacts(uri, tracking_uri=self.options.tracking_uri)
+        return Path(place)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables in a sqlite file: making them takes seconds, copying them does not."""
+    import mlflow
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def workplace(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Options]:
+    """An empty store in a folder of this test's own, which is the working folder."""
+    import mlflow
+
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    yield Options(uri, "stages")
+    mlflow.set_tracking_uri("")
+
+
+@pytest.fixture(scope="session")
+def lamps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The module `lamps`, importable."""
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "lamps.py").write_text(LAMPS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path, str(folder)])
+        yield
+
+
+@pytest.fixture(scope="session")
+def run_compress(
+    migrated: Path, tmp_path_factory: pytest.TempPathFactory, lamps: None
+) -> Callable[..., Compressed]:
+    """Runs the recipe in a folder; a folder that is given again has a store already."""
+    import mlflow
+
+    from netzip_mlflow.stages.compress import compress
+
+    def run(folder: Path | None = None, *overrides: str, **more: Any) -> Compressed:
+        if folder is None:
+            folder = tmp_path_factory.mktemp("compress")
+            shutil.copy(migrated, folder / "mlflow.db")
+        scratch = folder / "scratch"
+        scratch.mkdir(exist_ok=True)
+        said: list[str] = []
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        options = Options(uri, "stages", "netzip compress recipe.yaml", say=said.append)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(tempfile, "tempdir", str(scratch))
+            patch.setenv("MLFLOW_TRACKING_URI", uri)
+            for name in VARIABLES:
+                patch.delenv(name, raising=False)
+            loaded = read_recipe(RECIPE, folder, *overrides)
+            outcome = compress(loaded, options, **more)
+        return Compressed(loaded, options, outcome, mlflow.MlflowClient(uri), folder, tuple(said))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def compressed(run_compress: Callable[..., Compressed]) -> Compressed:
+    """A baseline, two candidates and one that failed, all in a store."""
+    return run_compress()
+
+
+@pytest.fixture(scope="session")
+def again(compressed: Compressed, run_compress: Callable[..., Compressed]) -> Compressed:
+    """The same store, a second time: one candidate only, scored on another basis."""
+    return run_compress(compressed.folder, "score.speed=latency", only=("int8",))
+
+
+@pytest.fixture
+def inside(compressed: Compressed, monkeypatch: pytest.MonkeyPatch) -> Compressed:
+    """The same, with its folder and store as the working ones."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(compressed.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", compressed.options.tracking_uri)
+    return compressed

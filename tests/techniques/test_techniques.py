@@ -1,0 +1,457 @@
+"""The contract that every technique of the table keeps, and the registry that finds them.
+
+Parametrised from `TABLE`: a new technique is under test before its author writes a test of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import random
+import re
+import subprocess
+import sys
+import warnings
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netzip_mlflow import techniques
+from netzip_mlflow.deployable import Deployable, deploy
+from netzip_mlflow.errors import InputError, SplitSealed
+from netzip_mlflow.stages import candidates
+from netzip_mlflow.tasks.classification import Classification
+from netzip_mlflow.techniques import TABLE, Bounds, Context, Traits, parameter
+from netzip_mlflow.twin import Twin
+
+NAMES = sorted(TABLE)
+
+
+def _bounds(name: str) -> dict[str, Bounds]:
+    return {f.name: f.metadata["bounds"] for f in dataclasses.fields(techniques.find(name))}  # type: ignore[arg-type]
+
+
+PARAMETERS = [(name, key) for name in NAMES for key in _bounds(name)]
+every_technique = pytest.mark.parametrize("name", NAMES)
+every_parameter = pytest.mark.parametrize(("name", "key"), PARAMETERS)
+
+
+@pytest.fixture(scope="module")
+def results(twin: Twin, context: Context) -> dict[str, Twin | Deployable]:
+    """What each technique with its defaults makes of the trained twin."""
+    return {name: techniques.find(name)().apply(twin, context) for name in NAMES}
+
+
+def _run(model: onnx.ModelProto | Path, images: np.ndarray) -> np.ndarray:
+    """Scores by ONNX Runtime itself, without a line of ours."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    file = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": images})[0]
+
+
+def _images(task: Classification) -> tuple[np.ndarray, np.ndarray]:
+    return next(task.split("test", final=True).batches(120))
+
+
+def _digest(made: Twin | Deployable) -> str:
+    return made.digest() if isinstance(made, Twin) else made.digest
+
+
+# --- the contract ---------------------------------------------------------------------------
+
+
+@every_technique
+def test_it_returns_what_its_kind_says(
+    name: str, twin: Twin, results: dict[str, Twin | Deployable]
+) -> None:
+    found, made = techniques.find(name), results[name]
+    label = found().label()
+    if found.traits.kind == "deploy":
+        assert isinstance(made, Deployable)
+        assert made.manifest["chain"] == [*twin.chain, label]
+        assert made.manifest["classes"] == list(twin.classes)
+    else:
+        assert isinstance(made, Twin)
+        assert made.chain == (*twin.chain, label)
+        assert (made.input, made.classes) == (twin.input, twin.classes)
+        own = {p.data_ptr() for p in twin.model.parameters()}
+        assert not own & {p.data_ptr() for p in made.model.parameters()}, "weights are shared"
+
+
+@every_technique
+def test_it_leaves_everything_else_as_it_was(
+    name: str,
+    twin: Twin,
+    context: Context,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def world() -> dict[str, Any]:
+        weights = twin.model.state_dict()
+        return {
+            "twin": twin.digest(),
+            "layout": {k: v.stride() for k, v in weights.items()},
+            "mode": [m.training for m in twin.model.modules()],
+            "gradients": [(p.requires_grad, p.grad) for p in twin.model.parameters()],
+            "hooks": [len(m._forward_pre_hooks) for m in twin.model.modules()],
+            "splits": {n: context.task.split(n).digest for n in ("train", "validation")},
+            "torch": torch.get_rng_state().tolist(),
+            "numpy": str(np.random.get_state(legacy=False)),  # noqa: NPY002 (theirs, not ours)
+            "python": random.getstate(),
+            "threads": torch.get_num_threads(),
+            "logging": (logging.getLogger().level, logging.root.manager.disable),
+            "filters": list(warnings.filters),
+        }
+
+    before = world()
+    techniques.find(name)().apply(twin, dataclasses.replace(context, teacher=twin))
+    after = world()
+    assert {k for k in before if before[k] != after[k]} == set()
+    assert capfd.readouterr() == ("", ""), "stdout is for results, stderr for progress"
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+@every_technique
+def test_the_seed_alone_decides(
+    name: str, twin: Twin, context: Context, results: dict[str, Twin | Deployable]
+) -> None:
+    torch.manual_seed(1234)
+    np.random.seed(1234)  # noqa: NPY002 (a technique must not draw from the global generator)
+    again = techniques.find(name)().apply(twin, context)
+    assert _digest(again) == _digest(results[name])
+
+
+@every_technique
+def test_what_it_makes_ships_and_reloads(
+    name: str,
+    task: Classification,
+    context: Context,
+    baseline: Deployable,
+    results: dict[str, Twin | Deployable],
+    tmp_path: Path,
+) -> None:
+    made = results[name]
+    images, labels = _images(task)
+    shipped = deploy(made, context) if isinstance(made, Twin) else made
+    onnx.checker.check_model(shipped.model, full_check=True)
+    file = shipped.save(tmp_path)
+    scores = _run(file, images)
+    assert scores.shape == (120, 4)
+    assert scores.dtype == np.float32
+    np.testing.assert_array_equal(scores, _run(shipped.model, images))
+    one_by_one = np.concatenate([_run(file, images[i : i + 1]) for i in range(5)])
+    # dynamic quantisation finds its ranges anew for each batch
+    np.testing.assert_allclose(one_by_one, scores[:5], atol=0.1 if name == "dynamic_int8" else 1e-4)
+    if isinstance(made, Twin):
+        with torch.no_grad():
+            expected = made.network()(torch.from_numpy(images)).numpy()
+        np.testing.assert_allclose(scores, expected, atol=1e-4)
+    else:  # stored and computed another way, it is still the same network
+        same = (scores.argmax(1) == _run(baseline.model, images).argmax(1)).mean()
+        assert same >= 0.9
+        assert (scores.argmax(1) == labels).mean() > 0.8, "chance is 0.25"
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if techniques.find(n).traits.kind == "float"])
+def test_the_twin_it_makes_is_saved_and_rebuilt(
+    name: str, task: Classification, results: dict[str, Twin | Deployable], tmp_path: Path
+) -> None:
+    made = results[name]
+    assert isinstance(made, Twin)
+    made.save(tmp_path)
+    again = Twin.load(tmp_path)
+    assert again.digest() == made.digest()
+    images = torch.from_numpy(_images(task)[0])
+    with torch.no_grad():
+        assert torch.equal(again.network()(images), made.network()(images))
+
+
+class _Untouchable:
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"a technique whose traits deny it reads this data: {name}")
+
+
+@every_technique
+def test_it_reads_no_data_that_its_traits_deny(name: str, twin: Twin, context: Context) -> None:
+    traits = techniques.find(name).traits
+    denied: dict[str, Any] = {}
+    if not traits.needs_training:
+        denied["train"] = _Untouchable()
+    if not traits.needs_calibration:
+        denied["calibration"] = _Untouchable()
+    if traits.kind == "deploy":
+        denied["validate"] = denied["teacher"] = _Untouchable()
+    techniques.find(name)().apply(twin, dataclasses.replace(context, **denied))
+
+
+@every_technique
+def test_its_description_is_complete(name: str) -> None:
+    found = techniques.find(name)
+    assert found.__name__ in __import__(found.__module__, fromlist=["*"]).__all__
+    assert found.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert found.traits.summary
+    assert found.traits.changes_structure == hasattr(found, "replay")
+    label = found().label()
+    assert re.fullmatch(r"[a-z0-9_]+(\([^()]+\))?", label)
+    assert label.split("(")[0] == name, "run params are keyed by it"
+    assert techniques.names()[name] == found.traits.summary
+    assert all(b.help for b in _bounds(name).values())
+
+
+@every_technique
+def test_defaults_lie_within_bounds(name: str) -> None:
+    made = techniques.find(name)()
+    for key, bounds in _bounds(name).items():
+        assert bounds.admits(getattr(made, key))
+
+
+def _outside(bounds: Bounds) -> list[Any]:
+    """Values of the wrong type, and values just outside the range or the choices."""
+    values: list[Any] = ["surely none", [1], {"a": 1}]
+    values += [] if bounds.optional else [None]
+    if bounds.choices is not None:
+        return [*values, *(str(c).upper() + "x" for c in bounds.choices), 1, True]
+    if bounds.type is bool:
+        return [*values, 0, 1, "true"]
+    if bounds.type is str:
+        return [*values[1:], 1, True]
+    values += [True, "1", math.nan, math.inf, -math.inf]
+    if bounds.type is int:
+        values.append(1.5)
+    step = 1 if bounds.type is int else 1e-9
+    if bounds.low is not None:
+        values += [bounds.low - step, bounds.low - 100]
+    if bounds.high is not None:
+        values += [bounds.high + step, bounds.high + 100]
+    return values
+
+
+def _inside(bounds: Bounds) -> list[Any]:
+    values: list[Any] = [None] if bounds.optional else []
+    if bounds.choices is not None:
+        return [*values, *bounds.choices]
+    if bounds.type is bool:
+        return [*values, True, False]
+    return [*values, *(bounds.type(v) for v in (bounds.low, bounds.high) if v is not None)]
+
+
+@every_parameter
+def test_values_outside_its_bounds_are_refused(name: str, key: str) -> None:
+    bounds = _bounds(name)[key]
+    for value in _outside(bounds):
+        raw = {"candidates": {"c": [{name: {key: value}}]}}
+        (problem,) = techniques.check(raw)
+        assert problem.where == f"candidates.c[0].{name}.{key}"
+        assert repr(value) in problem.what
+        assert problem.allowed == str(bounds)
+        with pytest.raises(InputError):
+            techniques.chain([{name: {key: value}}])
+
+
+@every_parameter
+def test_values_inside_its_bounds_are_taken(name: str, key: str) -> None:
+    inside = _inside(_bounds(name)[key])
+    assert inside, "a parameter without bounds is no use to a search"
+    for value in inside:
+        (made,) = techniques.chain([{name: {key: value}}])
+        assert getattr(made, key) == value
+
+
+def test_importing_them_loads_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from netzip_mlflow import techniques\n"
+        "assert len(techniques.names()) >= 6\n"
+        "print(sorted({'torch', 'mlflow', 'pandas'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n"
+
+
+# --- the test split -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_a_technique_cannot_open_the_test_split(final: bool, twin: Twin, context: Context) -> None:
+    chain = techniques.chain([{"own_techniques:peek": {"final": final}}])
+    with pytest.raises(SplitSealed, match="the test split is for the final evaluation only"):
+        candidates.walk(MagicMock(), chain, twin, context)
+    assert context.task.split("test", final=True), "the seal is off again"
+
+
+# --- registry, chains, labels ---------------------------------------------------------------
+
+
+def test_names_lists_the_table_in_order() -> None:
+    assert list(techniques.names())[: len(TABLE)] == list(TABLE)
+
+
+def test_the_known_techniques_and_their_parameters(golden) -> None:
+    lines = []
+    for name in TABLE:
+        traits = techniques.find(name).traits
+        lines.append(f"{name}: {traits.family}, {traits.kind}")
+        made = techniques.find(name)()
+        lines += [f"  {k} = {getattr(made, k)!r}: {b}" for k, b in _bounds(name).items()]
+    golden("techniques.txt", "\n".join(lines) + "\n")
+
+
+def test_an_installed_technique_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("factorise", "own_techniques:Factorise", techniques.ENTRY_POINTS)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
+    assert "factorise" in techniques.names()
+    assert techniques.find("factorise").__name__ == "Factorise"
+    assert techniques.chain([{"factorise": {"rank": 3}}])[0].label() == "factorise(3)"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pqt", "unknown technique 'pqt'; allowed: ptq, .*or module:function .*mean 'ptq'"),
+        ("own_techniques:dampp", "has no function 'dampp'; allowed: .*did you mean 'damp'"),
+        ("own_technique:damp", "own_technique cannot be imported"),
+        ("own_techniques:", "'own_techniques:'; allowed: module:function"),
+        (
+            "own_techniques:Loose",
+            r"is no technique, it lacks label, ratio: parameter\(\.\.\.\); allowed: a frozen data",
+        ),
+        ("pathlib:Path", "is no technique, it lacks traits, apply, label, @dataclass"),
+    ],
+)
+def test_an_unknown_technique_is_refused(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        techniques.find(name)
+    (problem,) = techniques.check({"candidates": {"c": [{name: {}}]}})
+    assert problem.where == "candidates.c[0]"
+    assert re.search(message, str(problem))
+
+
+def test_a_chain_is_made_with_its_parameters() -> None:
+    entries = [{"prune_l1": {"ratio": 0.5}}, {"finetune": {"teacher": "baseline"}}, {"ptq": {}}]
+    made = techniques.chain(entries)
+    assert techniques.label(made) == "prune_l1(0.5)+finetune(teacher)+ptq(int8)"
+    assert techniques.label([]) == "fp32"
+    assert [t.traits.kind for t in made] == ["float", "float", "deploy"]
+
+
+@pytest.mark.parametrize(
+    ("order", "allowed"),
+    [
+        ("prune_l1 finetune ptq", True),
+        ("prune_l1 prune_random", True),
+        ("ptq", True),
+        ("", True),
+        ("ptq finetune", False),
+        ("half ptq", False),
+        ("prune_l1 ptq prune_l1", False),
+        ("ptq half finetune", False),
+    ],
+)
+def test_float_techniques_come_first_and_one_deploy_technique_last(
+    order: str, allowed: bool
+) -> None:
+    entries: list[dict[str, dict[str, Any]]] = [{name: {}} for name in order.split()]
+    problems = techniques.check({"candidates": {"c": entries}})
+    assert (not problems) is allowed
+    if not allowed:
+        with pytest.raises(InputError, match="is a deploy technique and stands before"):
+            techniques.chain(entries)
+
+
+@given(
+    st.lists(st.sampled_from(NAMES), max_size=5),
+)
+def test_the_order_rule_in_one_line(order: list[str]) -> None:
+    problems = techniques.check({"candidates": {"c": [{n: {}} for n in order]}})
+    kinds = [techniques.find(n).traits.kind for n in order]
+    assert (not problems) == ("deploy" not in kinds[:-1])
+
+
+def test_malformed_candidates_are_left_to_the_schema() -> None:
+    for candidates_ in (None, 3, [], {"c": 3}, {"c": [3]}, {"c": [{"ptq": 3}]}):
+        assert techniques.check({"candidates": candidates_}) == []
+
+
+# --- bounds ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text"),
+    [
+        (Bounds(int, low=1, high=9), "an integer from 1 to 9"),
+        (Bounds(float, low=0.5), "a number >= 0.5"),
+        (Bounds(float), "a number"),
+        (Bounds(float, high=0.5), "a number <= 0.5"),
+        (Bounds(bool), "true | false"),
+        (Bounds(str, optional=True), "a text | null"),
+        (Bounds(str, choices=("a", "b"), optional=True), "a | b | null"),
+    ],
+)
+def test_bounds_say_what_they_allow(bounds: Bounds, text: str) -> None:
+    assert str(bounds) == text
+
+
+@given(
+    value=st.floats() | st.integers() | st.booleans() | st.none() | st.text(max_size=2),
+    low=st.floats(-10, 0),
+    high=st.floats(0, 10),
+)
+def test_a_range_admits_the_numbers_in_it_and_nothing_else(
+    value: Any, low: float, high: float
+) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    expected = number and low <= value <= high
+    assert Bounds(float, low, high).admits(value) == expected
+    integral = type(value) is int and low <= value <= high
+    assert Bounds(int, low, high).admits(value) == integral
+    assert Bounds(float, low, high, optional=True).admits(value) == (expected or value is None)
+
+
+def test_a_choice_is_no_look_alike() -> None:
+    assert Bounds(int, choices=(1, 2)).admits(1)
+    assert not Bounds(int, choices=(1, 2)).admits(True)
+    assert not Bounds(int, choices=(1, 2)).admits(1.0)
+
+
+def test_a_parameter_carries_default_and_bounds() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Sample:
+        ratio: float = parameter(0.3, "share", low=0.0, high=0.99)
+        name: str | None = parameter(None, "a name", kind=str)
+
+    ratio, name = dataclasses.fields(Sample)
+    assert Sample().ratio == 0.3
+    assert ratio.metadata["bounds"] == Bounds(float, 0.0, 0.99, help="share")
+    assert name.metadata["bounds"] == Bounds(str, optional=True, help="a name")
+
+
+# --- context --------------------------------------------------------------------------------
+
+
+def test_a_context_of_a_task(task: Classification, twin: Twin) -> None:
+    made = Context.of(task, twin, seed=5, threads=3)
+    assert made.train is task.split("train")
+    assert made.calibration is task.split("calibration")
+    assert (made.teacher, made.seed, made.threads) == (twin, 5, 3)
+    assert made.validate(twin.network()) == task.validate(twin.network())
+    assert Context.of(task).teacher is None
+    assert not any("test" in str(v) for v in (made.train.name, made.calibration.name))
+
+
+def test_traits_hold_what_the_lists_show() -> None:
+    made = Traits("own", "float", "a summary")
+    assert (made.needs_calibration, made.needs_training, made.changes_structure) == (False,) * 3

@@ -1,0 +1,503 @@
+"""The recipe: what it says, how it is overridden, and that every mistake gets one clear message."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from netzip_mlflow import data, models, recipe, tasks, techniques
+from netzip_mlflow.errors import InputError
+from netzip_mlflow.recipe import Recipe, SplitRule
+
+GOOD = """
+name: some-digits
+data: {name: digits}
+model: {name: resnet8}
+train: {epochs: 2, lr: 0.1}
+candidates:
+  ptq: [ptq]
+  chain: [{prune_l1: {ratio: 0.3}}, {finetune: {epochs: 2}}, half]
+"""
+CHECKS = (data.check, models.check, tasks.check, techniques.check)
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+Loads = Callable[..., Recipe]
+
+
+@pytest.fixture
+def loads(tmp_path: Path) -> Loads:
+    """Write a text as r.yaml and load it as the command line does."""
+
+    def load(text: str, *overrides: str) -> Recipe:
+        file = tmp_path / "r.yaml"
+        file.write_text(text, encoding="utf-8")
+        return recipe.load(file, overrides, CHECKS)
+
+    return load
+
+
+def _messages(loads: Loads, text: str, *overrides: str) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        loads(text, *overrides)
+    assert caught.value.exit_status == 2
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(caught.value.problems), "one line a problem"
+    return lines
+
+
+# --- what it says ---------------------------------------------------------------------------
+
+
+def test_the_schema_is_the_known_one(golden: Callable[[str, str], None]) -> None:
+    def bare(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: bare(v) for k, v in value.items() if k not in {"title", "description"}}
+        return [bare(v) for v in value] if isinstance(value, list) else value
+
+    schema = bare(Recipe.model_json_schema())
+    golden("recipe.schema.json", json.dumps(schema, indent=2) + "\n")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+def test_the_recipes_that_ship_are_sound(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETZIP_DATA", "/surely/not/there")
+    try:
+        loaded = recipe.load(path, (), CHECKS)
+    except InputError as error:  # only the data may be missing here
+        assert all("no such file: /surely/not/there" in str(p) for p in error.problems)
+        assert len(error.problems) == 2
+    else:
+        assert len(loaded.candidates) >= 6
+
+
+def test_shorthand_is_written_out(loads: Loads) -> None:
+    text = GOOD + "  one: half\n  single: {prune_l1: }\n"
+    found = loads(text).candidates
+    assert found["ptq"] == ({"ptq": {}},)
+    assert found["chain"][2] == {"half": {}}
+    assert found["one"] == ({"half": {}},)
+    assert found["single"] == ({"prune_l1": {}},)
+
+
+def test_relative_paths_start_at_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("images.npz", "w.safetensors"):
+        (tmp_path / name).touch()
+    text = GOOD.replace("{name: digits}", "{name: npz, path: ../images.npz}").replace(
+        "{name: resnet8}", "{name: resnet8, weights: ../w.safetensors}"
+    )
+    (tmp_path / "sub" / "r.yaml").write_text(text)
+    found = recipe.load(tmp_path / "sub" / "r.yaml", (), CHECKS)
+    assert found.data.path == str(tmp_path.resolve() / "images.npz")
+    assert found.model.weights == str(tmp_path.resolve() / "w.safetensors")
+
+
+def test_absolute_paths_and_the_word_pretrained_stay(loads: Loads, tmp_path: Path) -> None:
+    (tmp_path / "images.npz").touch()
+    text = GOOD.replace("{name: digits}", f"{{name: npz, path: {tmp_path}/images.npz}}").replace(
+        "{name: resnet8}", "{name: resnet18, weights: pretrained}"
+    )
+    found = loads(text)
+    assert found.data.path == f"{tmp_path.resolve()}/images.npz"
+    assert found.model.weights == "pretrained"
+
+
+def test_variables_are_expanded_anywhere(loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETZIP_TEST_WORD", "digits")
+    found = loads(GOOD.replace("{name: digits}", "{name: '${NETZIP_TEST_WORD}'}"))
+    assert found.data.name == "digits"
+
+
+def test_an_unset_variable_names_key_and_variable(
+    loads: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NETZIP_NOT_SET", raising=False)
+    text = GOOD.replace("{name: digits}", "{name: npz, path: '${NETZIP_NOT_SET}/x.npz'}")
+    (line,) = _messages(loads, text)
+    assert "r.yaml: data.path: " in line
+    assert "NETZIP_NOT_SET, which is not set" in line
+
+
+@pytest.mark.parametrize("number", ["1e-3", "1E-3", "1.e-3", ".1e-2", "+1e-3", "0.001"])
+def test_every_way_to_write_a_number_is_read(loads: Loads, number: str) -> None:
+    assert loads(GOOD.replace("lr: 0.1", f"lr: {number}")).train.lr == 0.001  # type: ignore[union-attr]
+
+
+def test_merged_mappings_are_read(loads: Loads) -> None:
+    text = GOOD.replace("{epochs: 2}}", "&f {epochs: 2}}").replace(
+        "train: {epochs: 2, lr: 0.1}", "train: {<<: {epochs: 5, batch: 8}, epochs: 3}"
+    )
+    found = loads(text + "  again: [{finetune: {<<: *f, lr: 0.5}}]\n")
+    assert (found.train.epochs, found.train.batch) == (3, 8)  # type: ignore[union-attr]
+    assert found.candidates["again"] == ({"finetune": {"epochs": 2, "lr": 0.5}},)
+
+
+def test_digest_follows_content_alone(loads: Loads) -> None:
+    assert loads(GOOD).digest() == loads("# a comment\n" + GOOD).digest()
+    assert loads(GOOD).digest() == loads(GOOD + "seed: 0\n").digest()
+    assert loads(GOOD).digest() != loads(GOOD + "seed: 1\n").digest()
+    assert re.fullmatch("[0-9a-f]{16}", loads(GOOD).digest())
+
+
+def test_a_recipe_cannot_be_changed(loads: Loads) -> None:
+    with pytest.raises(Exception, match="frozen"):
+        loads(GOOD).train.lr = 1.0  # type: ignore[union-attr, misc]
+
+
+# --- round trips ----------------------------------------------------------------------------
+
+_words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=8).filter(
+    lambda t: "${" not in t
+)
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.floats(allow_nan=False) | _words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_words, inner, max_size=3),
+    max_leaves=6,
+)
+_sizes = (
+    st.floats(0.01, 0.99)
+    | st.integers(1, 10**6)
+    | st.builds(
+        lambda key, size, of: SplitRule(**{key: size, "of": of}),
+        st.sampled_from(["first", "count"]),
+        st.integers(1, 10**6),
+        st.sampled_from(["train", "test"]),
+    )
+)
+
+
+@st.composite
+def _recipes(draw: st.DrawFn) -> Recipe:
+    arguments = st.dictionaries(_words, _values, max_size=3)
+    name = draw(st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,6}", fullmatch=True))
+    return Recipe.model_validate(
+        {
+            "name": name,
+            "seed": draw(st.integers(0, 2**31 - 1)),
+            "data": {
+                "factory": "a:b",
+                "arguments": draw(arguments),
+                "validation": draw(_sizes),
+                "test": draw(st.none() | _sizes),
+                "calibration": draw(st.floats(0.01, 0.99) | st.integers(1, 10**6)),
+            },
+            "model": {"factory": "a:b", "arguments": draw(arguments)},
+            "train": {
+                "lr": draw(st.floats(1e-300, 1e300)),
+                "weight_decay": draw(st.floats(0, 1)),
+            },
+            "candidates": draw(
+                st.dictionaries(
+                    st.from_regex("[a-z0-9_-]{1,5}", fullmatch=True),
+                    st.lists(st.dictionaries(_words, arguments, min_size=1, max_size=1)).map(tuple),
+                    max_size=2,
+                )
+            ),
+        }
+    )
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(made=_recipes())
+def test_what_is_written_is_read_back(made: Recipe, tmp_path: Path) -> None:
+    file = tmp_path / "resolved.yaml"
+    file.write_text(made.to_yaml(), encoding="utf-8")
+    again = recipe.load(file)
+    assert again == made
+    assert again.digest() == made.digest()
+
+
+@pytest.mark.parametrize("name", ["1e3", "1e-3", "007", "0x1f", "1_0", "1.5", "2020-01-01", "no"])
+def test_names_that_look_like_numbers_survive(loads: Loads, tmp_path: Path, name: str) -> None:
+    made = loads(GOOD.replace("some-digits", f"'{name}'"))
+    assert loads(made.to_yaml()).name == name
+
+
+# --- overrides ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("seed=3", lambda r: r.seed == 3),
+        ("train.lr=1e-3", lambda r: r.train.lr == 0.001),
+        ("train.augment={flip: true, crop: 2}", lambda r: r.train.augment.crop == 2),
+        ("train.augment.flip=true", lambda r: r.train.augment.flip is True),
+        ("measure.throughput=[1, 8]", lambda r: r.measure.throughput == (1, 8)),
+        ("measure.latency.max_seconds=2", lambda r: r.measure.latency.max_seconds == 2.0),
+        ("data.validation={first: 9, of: test}", lambda r: r.data.validation.first == 9),
+        ("data.test=100", lambda r: r.data.test == 100),
+        ("candidates.new=half", lambda r: r.candidates["new"] == ({"half": {}},)),
+        (
+            "candidates.new=[{prune_l1: {ratio: .5}}, ptq]",
+            lambda r: r.candidates["new"] == ({"prune_l1": {"ratio": 0.5}}, {"ptq": {}}),
+        ),
+        (
+            "candidates.chain.0.prune_l1.ratio=0.9",
+            lambda r: r.candidates["chain"][0] == {"prune_l1": {"ratio": 0.9}},
+        ),
+        (
+            "candidates.chain.2=ptq",
+            lambda r: r.candidates["chain"][2] == {"ptq": {}},
+        ),
+        (  # the recipe writes [ptq], without parameters
+            "candidates.ptq.0.ptq.calibration=entropy",
+            lambda r: r.candidates["ptq"] == ({"ptq": {"calibration": "entropy"}},),
+        ),
+        (" train.epochs = 7", lambda r: r.train.epochs == 7),
+        ("model.name=lenet5", lambda r: r.model.name == "lenet5"),
+    ],
+)
+def test_an_override_reaches_its_key(
+    loads: Loads, override: str, read: Callable[[Recipe], bool]
+) -> None:
+    assert not _reads(loads(GOOD), read), "the override must change something"
+    assert read(loads(GOOD, override))
+
+
+def _reads(made: Recipe, read: Callable[[Recipe], bool]) -> bool:
+    try:
+        return read(made)
+    except (KeyError, AttributeError):
+        return False
+
+
+def test_the_last_override_wins(loads: Loads) -> None:
+    assert loads(GOOD, "seed=1", "seed=2").seed == 2
+
+
+def test_an_override_reaches_an_absent_section(loads: Loads) -> None:
+    text = GOOD.replace("train: {epochs: 2, lr: 0.1}", "train:")
+    assert loads(text, "train.epochs=3").train.epochs == 3  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lr", "--set 'train.lr': must be key.path=value"),
+        ("=3", "must be key.path=value"),
+        ("train.lr=[1", "the value is not valid YAML"),
+        ("name.x=1", "'x' lies below a plain value"),
+        ("name.x.y=1", "'x' lies below a plain value"),
+        ("candidates.chain.7=ptq", "'7' is no position in the list; allowed: 0 to 2"),
+        ("candidates.chain.x.ptq=1", "'x' is no position in the list; allowed: 0 to 2"),
+        ("train.epoch=3", "train.epoch: unknown key; allowed: epochs, .*did you mean 'epochs'"),
+        ("trian.lr=3", "trian: unknown key; .*did you mean 'train'"),
+        ("train.lr=fast", "train.lr: 'fast' is not allowed; allowed: a valid number"),
+    ],
+)
+def test_a_wrong_override_says_so(loads: Loads, override: str, message: str) -> None:
+    (line,) = _messages(loads, GOOD, override)
+    assert re.search(message, line)
+
+
+# --- mistakes -------------------------------------------------------------------------------
+
+
+# what of GOOD is replaced, by what, and the one line that must come of it
+MISTAKES = [
+    ("\ntrain", "\nscroe: {}\ntrain", "scroe: unknown key; allowed: name, task.*mean 'score'"),
+    ("name: some-digits", "seed: 1", "name: is missing"),
+    ("some-digits", "Some Digits", "name: 'Some Digits' is not allowed; allowed: .*pattern"),
+    ("some-digits", "3", "name: 3 is not allowed; allowed: a valid string"),
+    ("data: {name: digits}", "", "data: is missing"),
+    ("{name: digits}", "{nam: digits}", "data.nam: unknown key.*did you mean 'name'"),
+    ("{name: digits}", "{}", "data: exactly one of name, factory"),
+    ("name: digits", "name: digit", "data.name: no data set.*'digit'.*mean 'digits'"),
+    ("name: digits", "name: npz", "data.path: is missing"),
+    ("name: digits", "name: digits, validation: 1.5", "data.validation: 1.5.*less than 1$"),
+    ("name: digits", "name: digits, validation: 0", "data.validation: 0 .* equal to 1$"),
+    ("name: digits", "name: digits, test: a", "data.test: 'a' .*a valid number"),
+    ("name: digits", "name: digits, calibration: -1", "data.calibration: -1 .*equal to 1$"),
+    (
+        "name: digits",
+        "name: digits, validation: {frist: 3}",
+        "data.validation.frist: unknown key; allowed: first, count, fraction, of .*'first'",
+    ),
+    (
+        "name: digits",
+        "name: digits, validation: {first: 3, count: 3}",
+        r"data.validation: exactly one of first, count, fraction; got \['first', 'count'\]",
+    ),
+    (
+        "name: digits",
+        "name: digits, duplicates: dorp",
+        "data.duplicates: 'dorp' .*'error' or 'drop' .*did you mean 'drop'",
+    ),
+    ("name: resnet8", "name: resnet9", "model.name: no network.*did you mean 'resnet8'"),
+    ("name: resnet8", "name: resnet8, std: [1]", "model: mean and std go together"),
+    ("name: resnet8", "name: resnet8, mean: [0], std: [0]", r"model.std\[0\]: 0 .*than 0"),
+    ("name: resnet8", "name: resnet8, uri: a", r"exactly one of .*; got \['name', 'uri'\]"),
+    (
+        "name: resnet8",
+        "name: resnet8, weights: w.pkl",
+        "model.weights: w.pkl is no weights file; allowed: .safetensors",
+    ),
+    ("train: {epochs: 2, lr: 0.1}", "", "a model without weights needs a train section"),
+    ("lr: 0.1", "lr: '0.1'", "train.lr: '0.1' is not allowed; allowed: a valid number"),
+    ("lr: 0.1", "lr: true", "train.lr: True is not allowed"),
+    ("lr: 0.1", "lr: .inf", "train.lr: inf is not allowed; allowed: a finite number"),
+    ("lr: 0.1", "lr: -1", "train.lr: -1 is not allowed; allowed: greater than 0"),
+    ("epochs: 2,", "epochs: 2.0,", "train.epochs: 2.0 is not allowed; allowed: a valid integ"),
+    ("lr: 0.1", "optimizer: sdg", "train.optimizer: 'sdg' .*did you mean 'sgd'"),
+    ("lr: 0.1", "augment: {flip: 1}", "train.augment.flip: 1 .*a valid boolean"),
+    ("lr: 0.1", "augment: {flop: 1}", "augment.flop: unknown key; allowed: flip, crop .*flip"),
+    ("\n  ptq:", "\n  baseline:", "candidates.baseline: the name is reserved"),
+    ("\n  ptq:", "\n  A b:", "candidates.A b: not a candidate's name; allowed: letters a-z"),
+    ("[ptq]", "[pqt]", r"candidates.ptq\[0\]: unknown technique 'pqt'.*did you mean 'ptq'"),
+    ("[ptq]", "3", "candidates.ptq: 3 is not allowed"),
+    ("[ptq]", "[3]", r"candidates.ptq\[0\]: 3 is not allowed"),
+    ("[ptq]", "[{ptq: 3}]", r"candidates.ptq\[0\].ptq: 3 is not allowed"),
+    ("[ptq]", "[{}]", r"candidates.ptq\[0\]: nothing given; allowed: one technique"),
+    ("[ptq]", "[{ptq: {}, half: {}}]", "ptq, half given; allowed: one technique"),
+    ("ratio: 0.3", "ratoi: 0.3", r"chain\[0\].prune_l1.ratoi: unknown key; .* mean 'ratio'"),
+    ("ratio: 0.3", "ratio: 1", r"chain\[0\].prune_l1.ratio: 1 is not allowed.*0.0 to 0.99"),
+    (
+        "[ptq]",
+        "[ptq, half]",
+        r"candidates.ptq\[0\]: ptq is a deploy technique and stands before half; allowed: float"
+        " techniques first, then at most one deploy technique, last",
+    ),
+    ("[ptq]", "[half, {finetune: {}}]", "half is a deploy technique and stands before finetu"),
+    (
+        "[ptq]",
+        "[{'no_such_module:f': {}}]",
+        r"candidates.ptq\[0\]: no_such_module cannot be imported",
+    ),
+    (
+        "[ptq]",
+        "[{'tiny_networks:tinny': {}}]",
+        r"candidates.ptq\[0\]: tiny_networks has no function 'tinny'.*did you mean 'tiny'",
+    ),
+    ("\ntrain", "\ntask: [a]\ntrain", r"task: \['a'\] is not allowed; allowed: a valid string"),
+    ("\ntrain", "\ntask: clasification\ntrain", "unknown task .*mean 'classification'"),
+    ("\ntrain", "\nscore: {accuracy: topp1}\ntrain", "score.accuracy: 'topp1' .*'top1'"),
+    ("\ntrain", "\nscore: {speed: chat}\ntrain", "score.speed: 'chat' .*did you mean 'chats'"),
+    ("\ntrain", "\nscore: {weights: {Q: 1}}\ntrain", "weights.Q: unknown key; .* P, S, C, E"),
+    (
+        "\ntrain",
+        "\nmeasure: {latency: {target: 2}}\ntrain",
+        "measure.latency.target: 2 is not allowed; allowed: less than 1",
+    ),
+    ("\ntrain", "\nseed: 2147483648\ntrain", "seed: 2147483648 .*less than 2147483648"),
+    ("\ntrain", "\nmodel: {name: lenet5}\ntrain", "not valid YAML: key 'model' is given twice"),
+    ("lr: 0.1", "lr: 0.1, lr: 0.2", "not valid YAML: key 'lr' is given twice"),
+    ("lr: 0.1", "lr: [", "is not valid YAML"),
+    ("\ntrain", "\n? [1, 2]\n: 3\ntrain", r"not valid YAML: key \[1, 2\] is no text"),
+    ("\ntrain", "\n2020-01-01: 3\ntrain", "not valid YAML: key .* is no text"),
+    ("\ntrain", "\nx: &x [*x]\ntrain", "YAML alias that contains itself"),
+    ("\ntrain", "\nx: !!python/object:os.system {}\ntrain", "is not valid YAML"),
+    ("\nname", "\n- name", "is not valid YAML"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), MISTAKES)
+def test_one_mistake_gets_one_message(loads: Loads, old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    (line,) = _messages(loads, GOOD.replace(old, new, 1))
+    assert re.search(message, line), line
+    assert "r.yaml: " in line
+
+
+def test_all_mistakes_are_said_at_once(loads: Loads) -> None:
+    text = (
+        GOOD.replace("digits}", "digit}")
+        .replace("resnet8", "resnet9")
+        .replace("epochs: 2,", "epoch: 2,")
+        .replace("lr: 0.1", "lr: -1")
+        .replace("[ptq]", "[half, pqt]")
+        .replace("ratio: 0.3", "ratoi: 3")
+        + "score: {sped: 1}\n"
+    )
+    said = "\n".join(_messages(loads, text))
+    for key in (
+        "train.epoch",
+        "train.lr",
+        "data.name",
+        "model.name",
+        "candidates.ptq[1]",
+        "candidates.chain[0].prune_l1.ratoi",
+        "score.sped",
+    ):
+        assert said.count(f"r.yaml: {key}: ") == 1, key
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "must be a mapping of keys, is NoneType"),
+        ("[1, 2]", "must be a mapping of keys, is list"),
+        ("just words", "must be a mapping of keys, is str"),
+        ("\x00", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe(loads: Loads, content: str, message: str) -> None:
+    (line,) = _messages(loads, content)
+    assert message in line
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_bytes(b"\xff\xfe\xfa\xfb")
+    with pytest.raises(InputError, match="r.yaml: cannot be read"):
+        recipe.load(file)
+    with pytest.raises(InputError, match="cannot be read"):
+        recipe.load(tmp_path)
+
+
+def test_a_missing_file_names_those_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "digits.yaml").touch()
+    with pytest.raises(InputError) as caught:
+        recipe.load(tmp_path / "digit.yaml")
+    assert str(caught.value) == (
+        f"{tmp_path}/digit.yaml: no such file; allowed: the recipes there: digits.yaml "
+        "(did you mean 'digits.yaml'?)"
+    )
+    with pytest.raises(InputError, match="no such file; allowed: an existing file"):
+        recipe.load(tmp_path / "nowhere" / "digit.yaml")
+
+
+def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    pairs: Sequence[tuple[str | int, Any]] = ()
+    if isinstance(value, dict):
+        pairs = [*value.items()]
+    elif isinstance(value, list):
+        pairs = [*enumerate(value)]
+    return [path, *(leaf for key, inner in pairs for leaf in _leaves(inner, (*path, key)))]
+
+
+FULL = yaml.safe_load(GOOD) | {
+    "task": "classification",
+    "measure": {"threads": 1, "latency": {"target": 0.1}, "throughput": [1]},
+    "score": {"accuracy": "top1", "weights": {"P": 1}},
+    "seed": 1,
+}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from(_leaves(FULL)), value=_values)
+def test_whatever_stands_at_a_key_it_is_read_or_refused(
+    tmp_path: Path, path: tuple[str | int, ...], value: Any
+) -> None:
+    raw = json.loads(json.dumps(FULL))
+    if path:
+        place = raw
+        for part in path[:-1]:
+            place = place[part]
+        place[path[-1]] = value
+    else:
+        raw = value
+    file = tmp_path / "fuzzed.yaml"
+    file.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    try:
+        assert isinstance(recipe.load(file, (), CHECKS), Recipe)
+    except InputError as error:
+        assert error.problems
+        assert str(error).startswith(str(file))

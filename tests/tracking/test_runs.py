@@ -1,0 +1,331 @@
+"""Runs on a real sqlite store: families, resuming, how they end, what is refused, what waits."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from netzip_mlflow.errors import InputError, NetzipError, TrackingLost, TrackingUnavailable
+from netzip_mlflow.tracking import Killed, Tracker
+from netzip_mlflow.tracking.runs import explain
+
+
+def read(tracker, run):
+    return tracker.client.get_run(run.id if hasattr(run, "id") else run)
+
+
+class TestFamily:
+    def test_children_carry_their_parent_in_both_tags(self, tracker):
+        with tracker.parent("compress", "digits") as parent:
+            child = parent.child("candidate", "small", {"netzip.chain": "half(fp16)"})
+            child.end("FINISHED")
+        found = read(tracker, child)
+        assert found.info.run_name == "small"
+        assert found.info.experiment_id == tracker.experiment_id
+        assert found.data.tags["netzip.kind"] == "candidate"
+        assert found.data.tags["netzip.chain"] == "half(fp16)"
+        assert found.data.tags["netzip.parent"] == parent.id
+        assert found.data.tags["mlflow.parentRunId"] == parent.id
+        above = read(tracker, parent)
+        assert above.info.run_name == "digits"
+        assert above.data.tags["netzip.kind"] == "compress"
+        assert "mlflow.parentRunId" not in above.data.tags
+
+    def test_below_shows_a_child_under_another_run(self, tracker):
+        with tracker.parent("compress", "digits") as parent:
+            measured = parent.child("candidate", "small")
+        with tracker.parent("measure", "again") as second:
+            child = second.child("measurement", "small", below=measured.id)
+        tags = read(tracker, child).data.tags
+        assert tags["mlflow.parentRunId"] == measured.id
+        assert tags["netzip.parent"] == second.id
+
+    def test_the_experiment_is_found_again_by_name(self, tracker, store):
+        assert Tracker(store, "tests").experiment_id == tracker.experiment_id
+        assert Tracker(store, "other").experiment_id != tracker.experiment_id
+        assert tracker.client.get_experiment(tracker.experiment_id).name == "tests"
+
+    def test_the_default_experiment_is_netzip_or_the_environments(self, store, monkeypatch):
+        first = Tracker(store)
+        assert first.client.get_experiment(first.experiment_id).name == "netzip"
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "named")
+        second = Tracker(store)
+        assert second.client.get_experiment(second.experiment_id).name == "named"
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", first.experiment_id)
+        assert Tracker(store).experiment_id == first.experiment_id
+
+    def test_an_experiment_that_is_asked_for_beats_the_environment(self, store, monkeypatch):
+        other = Tracker(store, "other").experiment_id
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", other)
+        asked = Tracker(store, "asked")
+        assert asked.client.get_experiment(asked.experiment_id).name == "asked"
+
+    def test_a_deleted_experiment_is_bad_input(self, tracker, store):
+        tracker.client.delete_experiment(tracker.experiment_id)
+        with pytest.raises(InputError, match=r"experiment 'tests' is deleted: restore it"):
+            Tracker(store, "tests")
+
+
+class TestResume:
+    def test_the_run_that_mlflow_started_is_ours_in_its_own_experiment(
+        self, tracker, store, monkeypatch
+    ):
+        client = tracker.client
+        home = client.create_experiment("home")
+        started = client.create_run(home, run_name="given")
+        monkeypatch.setenv("MLFLOW_RUN_ID", started.info.run_id)
+        resumed = Tracker(store, "not-this-one")
+        with resumed.parent("compress", "digits") as parent:
+            child = parent.child("candidate", "small")
+            child.end("FINISHED")
+        assert parent.id == started.info.run_id
+        assert read(tracker, parent).info.status == "FINISHED"
+        assert read(tracker, parent).info.run_name == "given"
+        assert read(tracker, parent).data.tags["netzip.kind"] == "compress"
+        assert read(tracker, child).info.experiment_id == home
+        assert client.get_experiment_by_name("not-this-one") is None
+
+    def test_a_run_id_that_is_not_in_the_store_is_bad_input(self, store, monkeypatch):
+        monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+        with pytest.raises(InputError, match="cannot be used"):
+            Tracker(store)
+
+    def test_the_started_run_has_an_owner_before_any_work(self, tracker, store, monkeypatch):
+        """Between `mlflow run` and our own start lie seconds; a kill -9 there must be found too."""
+        started = tracker.client.create_run(tracker.experiment_id)
+        monkeypatch.setenv("MLFLOW_RUN_ID", started.info.run_id)
+        Tracker(store)
+        assert "netzip.pid" in read(tracker, started.info.run_id).data.tags
+
+
+class TestEnd:
+    def test_finished(self, tracker):
+        with tracker.parent("compress", "digits") as parent:
+            assert read(tracker, parent).info.status == "RUNNING"
+        found = read(tracker, parent)
+        assert found.info.status == "FINISHED"
+        assert found.info.end_time >= found.info.start_time
+        assert "netzip.reason" not in found.data.tags
+
+    @pytest.mark.parametrize(
+        ("error", "status", "reason"),
+        [
+            (NetzipError("training diverged"), "FAILED", "training diverged"),
+            (ValueError("odd"), "FAILED", "odd"),
+            (RuntimeError(), "FAILED", "RuntimeError"),
+            (SystemExit(0), "FAILED", "0"),
+            (KeyboardInterrupt(), "KILLED", "stopped by KeyboardInterrupt"),
+            (Killed("SIGTERM"), "KILLED", "stopped by Killed"),
+        ],
+        ids=["ours", "any", "wordless", "exit", "ctrl-c", "sigterm"],
+    )
+    def test_a_fault_passes_on_and_leaves_its_reason(self, tracker, error, status, reason):
+        with (
+            pytest.raises(type(error)) as caught,
+            tracker.parent("compress", "digits") as parent,
+        ):
+            raise error
+        assert caught.value is error
+        found = read(tracker, parent)
+        assert found.info.status == status
+        assert found.data.tags["netzip.reason"] == reason
+        assert found.data.tags["mlflow.note.content"] == f"**{status.lower()}**: {reason}"
+
+    def test_a_child_still_open_ends_with_its_parent(self, tracker):
+        def work() -> None:
+            with tracker.parent("compress", "digits") as parent:
+                parent.child("candidate", "done").end("FINISHED")
+                parent.child("candidate", "failed").end("FAILED", "no calibration data")
+                parent.child("candidate", "open")
+                raise NetzipError("the disk is full")
+
+        with pytest.raises(NetzipError):
+            work()
+        rows = {
+            run.info.run_name: (run.info.status, run.data.tags.get("netzip.reason"))
+            for run in tracker.client.search_runs([tracker.experiment_id])
+        }
+        assert rows == {
+            "digits": ("FAILED", "the disk is full"),
+            "done": ("FINISHED", None),
+            "failed": ("FAILED", "no calibration data"),
+            "open": ("FAILED", "the disk is full"),
+        }
+
+    def test_a_long_reason_is_cut_to_what_a_tag_holds(self, tracker):
+        with (
+            pytest.raises(NetzipError),
+            tracker.parent("compress", "digits") as parent,
+        ):
+            raise NetzipError("x" * 20_000)
+        tags = read(tracker, parent).data.tags
+        assert set(tags["netzip.reason"]) == {"x"}
+        assert 1000 < len(tags["netzip.reason"]) <= 8000
+        assert read(tracker, parent).info.status == "FAILED"
+
+    def test_explain_leaves_the_reason_on_a_run_of_someone_elses(self, tracker):
+        run = tracker.client.create_run(tracker.experiment_id).info.run_id
+        explain(run, "data.name: unknown data set")
+        found = read(tracker, run)
+        assert found.data.tags["netzip.reason"] == "data.name: unknown data set"
+        assert found.data.tags["mlflow.note.content"].endswith("data.name: unknown data set")
+        assert found.info.status == "RUNNING", "whoever started it ends it"
+
+
+class TestLog:
+    def test_metrics_params_and_tags_arrive(self, tracker):
+        with tracker.parent("compress", "digits") as run:
+            run.log({"speed/macs": 12.0}, params={"recipe/seed": 3}, tags={"netzip.recipe": "r"})
+            run.log({"train/loss": 2.0}, step=0)
+            run.log({"train/loss": 1.0}, step=1)
+        found = read(tracker, run)
+        assert found.data.metrics == {"speed/macs": 12.0, "train/loss": 1.0}
+        assert found.data.params == {"recipe/seed": "3"}
+        assert found.data.tags["netzip.recipe"] == "r"
+        history = tracker.client.get_metric_history(run.id, "train/loss")
+        assert [(m.step, m.value) for m in history] == [(0, 2.0), (1, 1.0)]
+
+    def test_more_than_one_batch_holds_arrives_whole(self, tracker):
+        with tracker.parent("compress", "digits") as run:
+            run.log(
+                {f"m/{i}": float(i) for i in range(1100)},
+                params={f"p/{i}": i for i in range(120)},
+                tags={f"t.{i}": str(i) for i in range(120)},
+            )
+        found = read(tracker, run)
+        assert found.data.metrics == {f"m/{i}": float(i) for i in range(1100)}
+        assert found.data.params == {f"p/{i}": str(i) for i in range(120)}
+        assert {k: v for k, v in found.data.tags.items() if k.startswith("t.")} == {
+            f"t.{i}": str(i) for i in range(120)
+        }
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_a_value_that_is_not_finite_is_refused_by_name(self, tracker, value):
+        with (
+            tracker.parent("compress", "digits") as run,
+            pytest.raises(NetzipError, match=rf"ratio/its of digits is {value}"),
+        ):
+            run.log({"speed/macs": 1.0, "ratio/its": value})
+        assert read(tracker, run).data.metrics == {}, "nothing of a refused batch is logged"
+
+    def test_metrics_are_linked_to_the_logged_model(self, tracker):
+        with tracker.parent("compress", "digits") as run:
+            run.log({"before": 1.0})
+            model = tracker.client.create_logged_model(
+                run.experiment_id, name="small", source_run_id=run.id
+            )
+            run.model(lambda _run: model.model_id)
+            run.log({"accuracy/top1": 0.5})
+        assert run.model_id == model.model_id
+        linked = tracker.client.get_logged_model(model.model_id).metrics
+        assert [(m.key, m.value, m.run_id) for m in linked] == [("accuracy/top1", 0.5, run.id)]
+        assert read(tracker, run).data.metrics == {"before": 1.0, "accuracy/top1": 0.5}
+
+    def test_the_data_set_is_an_input(self, tracker):
+        with tracker.parent("compress", "digits") as run:
+            run.dataset("digits", "0123456789abcdef", "test")
+        (given,) = read(tracker, run).inputs.dataset_inputs
+        assert (given.dataset.name, given.dataset.digest) == ("digits", "0123456789abcdef")
+        assert [(t.key, t.value) for t in given.tags] == [("mlflow.data.context", "test")]
+
+    def test_files_folders_and_texts(self, tracker, tmp_path: Path):
+        folder = tmp_path / "twin"
+        folder.mkdir()
+        (folder / "twin.json").write_text("{}")
+        with tracker.parent("compress", "digits") as run:
+            run.artifact(folder, "twin")
+            run.artifact(folder / "twin.json")
+            run.text("name: digits\n", "recipe.yaml")
+        client = tracker.client
+        assert {a.path for a in client.list_artifacts(run.id)} == {
+            "twin",
+            "twin.json",
+            "recipe.yaml",
+        }
+        assert {a.path for a in client.list_artifacts(run.id, "twin")} == {"twin/twin.json"}
+        fetched = client.download_artifacts(run.id, "recipe.yaml", str(tmp_path))
+        assert Path(fetched).read_text() == "name: digits\n"
+
+    def test_tags_of_the_experiment(self, tracker):
+        with tracker.parent("compare", "compare"):
+            tracker.set_experiment_tags(tracker.experiment_id, {"a": "1", "b": "2"})
+            tracker.set_experiment_tags(tracker.experiment_id, {"a": "3"})
+        tags = tracker.client.get_experiment(tracker.experiment_id).tags
+        assert (tags["a"], tags["b"]) == ("3", "2")
+
+
+class TestAway:
+    """The server goes away in the middle; the clock is the test's own."""
+
+    def test_one_that_comes_back_has_everything_as_if_it_had_never_left(self, remote, server):
+        with remote.parent("compress", "digits") as parent:
+            server.away()
+            baseline = parent.child("baseline", "baseline")
+            child = parent.child("candidate", "small")
+            child.log({"accuracy/top1": 0.5}, params={"technique/0.half": "x"})
+            child.text("a,b\n", "layers.csv")
+            baseline.end("FINISHED")
+            child.end("FINISHED")
+            assert child.id == "", "nobody knows yet under which id it will be kept"
+            server.reason, server.away_until = "connection refused", server.now + 10
+        found = {r.info.run_name: r for r in remote.client.search_runs([remote.experiment_id])}
+        assert {n: r.info.status for n, r in found.items()} == dict.fromkeys(
+            ("digits", "baseline", "small"), "FINISHED"
+        )
+        small = found["small"]
+        assert small.data.metrics == {"accuracy/top1": 0.5}
+        assert small.data.params == {"technique/0.half": "x"}
+        assert small.data.tags["mlflow.parentRunId"] == parent.id
+        assert [a.path for a in remote.client.list_artifacts(small.info.run_id)] == ["layers.csv"]
+
+    def test_one_that_stays_away_is_an_error_that_names_what_was_kept(self, remote, server):
+        labels = []
+
+        def keep(label: str) -> Path:
+            labels.append(label)
+            return Path("/somewhere/netzip-unsent-1")
+
+        def work() -> None:
+            with remote.parent("compress", "digits", keep=keep) as parent:
+                server.away("connection refused")
+                parent.log({"speed/macs": 1.0})
+
+        with pytest.raises(TrackingLost) as caught:
+            work()
+        assert caught.value.exit_status == 1
+        assert "connection refused" in str(caught.value)
+        assert "what was measured is in /somewhere/netzip-unsent-1" in str(caught.value)
+        assert len(labels) == 1
+        assert server.now >= 20, "it waits a while for a server that only restarts"
+
+    def test_a_refused_write_that_waited_leaves_no_run_running(self, remote, server):
+        def work() -> None:
+            with remote.parent("compress", "digits") as parent:
+                parent.log(params={"recipe/seed": 1})
+                server.away(until=5.0)
+                parent.log(params={"recipe/seed": 2})
+
+        with pytest.raises(Exception, match="Changing param values is not allowed"):
+            work()
+        (run,) = remote.client.search_runs([remote.experiment_id])
+        assert run.info.status == "FINISHED"
+
+
+class TestOpen:
+    def test_a_database_that_is_none_is_bad_input(self, tmp_path, monkeypatch):
+        file = tmp_path / "notes.db"
+        file.write_text("this is no database " * 100)
+        monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+        with pytest.raises(InputError, match=r"notes\.db"):
+            Tracker(f"sqlite:///{file}")
+
+    def test_a_scheme_that_mlflow_does_not_know_is_bad_input(self, monkeypatch):
+        monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+        with pytest.raises(InputError, match="gopher://store"):
+            Tracker("gopher://store")
+
+    def test_a_folder_that_is_not_there_is_bad_input(self, tmp_path):
+        with pytest.raises(TrackingUnavailable, match="is not a writable folder"):
+            Tracker(f"sqlite:///{tmp_path}/no/such/mlflow.db")

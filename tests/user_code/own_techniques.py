@@ -1,0 +1,128 @@
+"""Techniques as a user writes them: found by `own_techniques:name` in a recipe's chain."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from netzip_mlflow.deployable import Deployable, deploy
+from netzip_mlflow.techniques import Context, Traits, parameter
+from netzip_mlflow.twin import Edit, Twin
+
+__all__ = [
+    "Factorise",
+    "Forgetful",
+    "Loose",
+    "as_is",
+    "damp",
+    "nothing",
+    "nothing_deployed",
+    "peek",
+    "swap",
+]
+
+
+def damp(twin: Twin, context: Context, factor: float, bias: bool = False) -> Twin:
+    """Scale the last layer."""
+    with torch.no_grad():
+        twin.model.linear.weight.mul_(factor)
+        if bias:
+            twin.model.linear.bias.mul_(factor)
+    return twin
+
+
+def swap(twin: Twin, context: Context, slope: float) -> Twin:
+    """Put an activation of another slope behind the last layer: no weight changes."""
+    twin.model.linear = nn.Sequential(twin.model.linear, nn.LeakyReLU(slope))
+    return twin
+
+
+def as_is(twin: Twin, context: Context) -> Deployable:
+    """Ship the twin in FP32."""
+    return deploy(twin, context)
+
+
+as_is.kind = "deploy"
+
+
+def nothing(twin: Twin, context: Context) -> None:
+    """Forget the return value."""
+
+
+def nothing_deployed(twin: Twin, context: Context) -> None:
+    """Forget the return value at the end of a chain."""
+
+
+nothing_deployed.kind = "deploy"
+
+
+def peek(twin: Twin, context: Context, final: bool) -> Twin:
+    """Try to tune on the test split."""
+    context.task.split("test", final=final)
+    return twin
+
+
+@dataclass(frozen=True)
+class Factorise:
+    """The last layer as a product of two, by singular values: fewer parameters, other structure."""
+
+    traits: ClassVar[Traits] = Traits(
+        family="decomposition", kind="float", summary="two thin layers", changes_structure=True
+    )
+    rank: int = parameter(2, "inner width", low=1, high=64)
+
+    def label(self) -> str:
+        """For tables."""
+        return f"factorise({self.rank})"
+
+    def apply(self, twin: Twin, context: Context) -> Twin:
+        """Replace `linear` and record the edit."""
+        edit = Edit("own_techniques:Factorise", {"rank": self.rank})
+        model = self.replay(copy.deepcopy(twin.model), edit.data)
+        with torch.no_grad():
+            u, s, v = torch.linalg.svd(twin.model.linear.weight, full_matrices=False)
+            model.linear[0].weight.copy_(v[: self.rank])
+            model.linear[1].weight.copy_(u[:, : self.rank] * s[: self.rank])
+            model.linear[1].bias.copy_(twin.model.linear.bias)
+        chain = (*twin.chain, self.label())
+        return twin.replace(model=model.eval(), edits=(*twin.edits, edit), chain=chain)
+
+    @staticmethod
+    def replay(model: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
+        """The structure of the edit, without its weights."""
+        whole = model.linear
+        first = nn.Linear(whole.in_features, edit["rank"], bias=False)
+        model.linear = nn.Sequential(first, nn.Linear(edit["rank"], whole.out_features))
+        return model
+
+
+@dataclass(frozen=True)
+class Forgetful:
+    """Records an edit that it cannot replay."""
+
+    traits: ClassVar[Traits] = Traits("own", "float", "no replay", changes_structure=True)
+
+    def label(self) -> str:
+        """For tables."""
+        return "forgetful"
+
+    def apply(self, twin: Twin, context: Context) -> Twin:
+        """Only the record."""
+        return twin.replace(edits=(*twin.edits, Edit("own_techniques:Forgetful", {})))
+
+
+@dataclass(frozen=True)
+class Loose:
+    """A dataclass, but no technique: its field has no bounds, and it has no label."""
+
+    traits: ClassVar[Traits] = Traits("own", "float", "loose")
+    ratio: float = 0.5
+
+    def apply(self, twin: Twin, context: Context) -> Twin:
+        """Never reached."""
+        raise AssertionError
