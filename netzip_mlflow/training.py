@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Epoch", "Fitted", "Teacher", "choose_device", "cores", "fit", "seeded"]
 
+LOGGED = ("training/loss", "training/validation")  # by epoch
 Loss = Callable[["torch.Tensor", "torch.Tensor", float], "torch.Tensor"]
 
 
@@ -134,8 +135,8 @@ def fit(
             rate = float(schedule.get_last_lr()[0])
             epoch = Epoch(number, total / len(split), validate(network), rate)
             history.append(epoch)
-            log("training/loss", epoch.loss, number)
-            log("training/validation", epoch.validation, number)
+            for key, value in zip(LOGGED, (epoch.loss, epoch.validation), strict=True):
+                log(key, value, number)
             if epoch.validation > best[1]:
                 best, best_state = (number, epoch.validation), copy.deepcopy(network.state_dict())
         network.load_state_dict(best_state)

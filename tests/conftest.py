@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    import onnx
+
     from netzip_mlflow.deployable import Deployable, Exports
     from netzip_mlflow.tasks.classification import Classification
     from netzip_mlflow.techniques import Context
@@ -149,3 +152,23 @@ def baseline(twin: Twin, context: Context) -> Deployable:
     from netzip_mlflow.deployable import deploy
 
     return deploy(twin, context)
+
+
+@pytest.fixture(scope="session")
+def optimised() -> Callable[[onnx.ModelProto], list[str]]:
+    """`optimised(model)`: the kinds of node that ONNX Runtime really executes, by its own dump."""
+    import onnx
+    import onnxruntime
+
+    def kinds(model: onnx.ModelProto) -> list[str]:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        with tempfile.TemporaryDirectory() as folder:
+            options.optimized_model_filepath = str(Path(folder, "optimised.onnx"))
+            onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+            return [n.op_type for n in onnx.load(options.optimized_model_filepath).graph.node]
+
+    return kinds

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INPUT",
+    "MANIFEST",
     "OUTPUT",
     "Deployable",
     "Exported",
@@ -44,9 +45,20 @@ class Deployable:
 
     @classmethod
     def of(
-        cls, model: onnx.ModelProto, twin: Twin, source: Exported, *, task: str, **facts: Any
+        cls,
+        model: onnx.ModelProto,
+        twin: Twin,
+        source: Exported,
+        *,
+        task: str,
+        label: str | None = None,
+        **facts: Any,
     ) -> Deployable:
-        """Describe a compact graph made from an exported twin; `facts` join the manifest."""
+        """Describe a compact graph made from an exported twin; `facts` join the manifest.
+
+        `label` is the deploy technique's, where one made the graph: the chain ends with it, while
+        the twin stays the one that was exported (and is stored).
+        """
         manifest = {
             "task": task,
             "input": {
@@ -58,7 +70,7 @@ class Deployable:
             },
             "output": OUTPUT,
             "classes": list(twin.classes),
-            "chain": list(twin.chain),
+            "chain": [*twin.chain, *([label] if label else [])],
             "opset": {o.domain or "ai.onnx": o.version for o in model.opset_import},
             "ir_version": model.ir_version,
             "twin_digest": twin.digest(),

@@ -77,11 +77,12 @@ class Exports:
 
     def __init__(self, size: int = 4) -> None:
         self._size = size
-        self._known: OrderedDict[str, Exported] = OrderedDict()
+        self._known: OrderedDict[tuple[object, ...], Exported] = OrderedDict()
 
     def __call__(self, twin: Twin) -> Exported:
         """As `export`."""
-        key = twin.digest()
+        # two structures may carry the same weights, of a user's own module above all
+        key = (twin.digest(), repr(twin.model), *(type(m) for m in twin.model.modules()))
         if key not in self._known:
             self._known[key] = export(twin)
         self._known.move_to_end(key)

@@ -139,7 +139,7 @@ def _caption(parts: Standing, best: Choice) -> Text:
         drop = interval(chosen, "accuracy/drop_points", points)
         lines.append(f"  on test {best.best} is outside the constraint: drop {drop} points")
     if parts.infeasible:
-        lines.append("✗ outside the constraint, least violation first")
+        lines.append("✗ outside the constraint on validation, least first; verdicts judge test")
     lines += [
         f"! {row['name']} failed: {text(row, 'error') or 'no reason was recorded'}"
         for row in parts.failed

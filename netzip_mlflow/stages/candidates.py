@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netzip_mlflow.deployable import Deployable, deploy
+from netzip_mlflow.deployable import MANIFEST, Deployable, deploy
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import thop
 from netzip_mlflow.report import views
@@ -109,9 +109,7 @@ def store(made: Candidate, deployable: Deployable, task: Task) -> None:
     if made.twin is not None and made.twin.architecture is not None:
         made.twin.save(made.folder / "twin")
         made.run.artifact(made.folder / "twin", "twin")
-    made.run.log(
-        {"fidelity/export_max_abs_diff": deployable.manifest["float_deviation"]}, tags=tags
-    )
+    made.run.log(tags=tags)
 
 
 def _golden(file: Path, task: Task) -> None:
@@ -130,6 +128,7 @@ def inspect_and_judge(
     assert made.file is not None  # noqa: S101 (stored before)
     found = measurement.inspect(made.name, made.file, recipe.measure)
     made.measured = found
+    found.metrics["fidelity/export_max_abs_diff"] = float(_manifest(made)["float_deviation"])
     against = baseline.measured if baseline is not None else None
     splits = ("validation", "test")
     work.progress(f"evaluating {made.name}", 0.0)
@@ -142,6 +141,10 @@ def inspect_and_judge(
     for split in splits:
         top = found.evaluations[split].metrics[f"accuracy/{task.primary}"]
         made.note(f"{split}: {task.primary} {top:.4f} of {task.sizes[split]} samples")
+
+
+def _manifest(made: Candidate) -> dict[str, Any]:
+    return json.loads((made.folder / MANIFEST).read_text())
 
 
 def _check_count(made: Candidate, found: Measurement) -> None:
@@ -157,7 +160,7 @@ def _check_count(made: Candidate, found: Measurement) -> None:
 
 
 def _write_layers(made: Candidate, found: Measurement) -> None:
-    named = json.loads((made.folder / "netzip.json").read_text())["layers"]
+    named = _manifest(made)["layers"]
     with (made.folder / "layers.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(

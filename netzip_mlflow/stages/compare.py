@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from netzip_mlflow import scoring
+from netzip_mlflow import scoring, training
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
 from netzip_mlflow.report import plots, table, views
 from netzip_mlflow.report.html import report
@@ -17,12 +17,14 @@ from netzip_mlflow.stages import candidates
 from netzip_mlflow.stages.job import Job, Options, job, open_tracker, version_tag
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
     from netzip_mlflow.metrics.latency import Latency
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.scoring import Choice
     from netzip_mlflow.stages.candidates import Candidate
+    from netzip_mlflow.tracking import Tracker
 
 __all__ = ["compare", "publish"]
 
@@ -108,11 +110,11 @@ def compare(
     Raises:
         InputError: nothing to compare.
     """
-    with job("compare", "compare", options, open_tracker(options)) as work:
-        chosen = _read(work, runs, where, _experiment(work, source))
-        groups = _grouped(chosen)
-        if not groups:
-            raise InputError("nothing to compare: no finished baseline with candidates was found")
+    tracker = open_tracker(options)
+    groups = _grouped(_read(tracker, runs, where, source))
+    if not groups:
+        raise InputError("nothing to compare: no finished baseline with candidates was found")
+    with job("compare", "compare", options, tracker) as work:
         work.run.log(tags=version_tag())
         compared = []
         for number, rows in enumerate(groups, 1):
@@ -121,20 +123,18 @@ def compare(
         return work.run.id, compared
 
 
-def _experiment(work: Job, source: str | None) -> str:
+def _experiment(tracker: Tracker, source: str | None) -> str:
     if source is None:
-        return work.run.experiment_id
-    client = work.run.client
-    found = client.get_experiment_by_name(source)
-    if found is None and source.isdigit():
-        found = client.get_experiment(source)
-    if found is None:
-        known = [e.name for e in client.search_experiments()]
+        return tracker.experiment_id
+    known = {e.name: e.experiment_id for e in tracker.client.search_experiments()}
+    if source in known.values():
+        return source
+    if source not in known:
         hint = did_you_mean(source, known)
         raise InputError(
             Problem("--experiment", f"{source!r} is not in the store", ", ".join(known), hint)
         )
-    return found.experiment_id
+    return known[source]
 
 
 def _publish_group(
@@ -170,42 +170,39 @@ def _publish_group(
 
 def choose(frame: pd.DataFrame, rows: Sequence[MlflowRun]) -> Choice:
     """The choice among runs that were graded when they were made; their own constraint holds."""
-    kinds = dict(zip(frame["name"], frame["kind"], strict=True))
     metrics = {
         name: run.data.metrics
         for name, run in zip(frame["name"], rows, strict=True)
-        if kinds[name] != "baseline"
+        if not _is_baseline(run)
     }
     return scoring.best(metrics, max_drop_points=0.0)
 
 
-def _read(work: Job, runs: Sequence[str], where: str, experiment: str) -> list[MlflowRun]:
+def _read(tracker: Tracker, runs: Sequence[str], where: str, source: str | None) -> list[MlflowRun]:
+    """The runs asked for, parents' children too, and the baselines they were measured with."""
     from mlflow.exceptions import MlflowException
 
-    client = work.run.client
+    client = tracker.client
     if runs:
         try:
             found = [client.get_run(run_id) for run_id in runs]
         except MlflowException as error:
             raise InputError(Problem("--runs", f"cannot be read: {error}", "ids of runs")) from None
-        origins = {r.data.tags.get("netzip.baseline") for r in found} - {
-            r.info.run_id for r in found
-        }
-        found += [client.get_run(origin) for origin in origins if origin]
         parents = [r for r in found if r.data.tags.get("netzip.kind") not in COMPARED]
         for parent in parents:
             below = f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
-            found += _search(work, below, parent.info.experiment_id)
+            found += _search(client, below, parent.info.experiment_id)
     else:
-        found = _search(work, where, experiment)
-    once = {r.info.run_id: r for r in found}.values()  # a parent names its baseline and holds it
-    return [r for r in once if r.data.tags.get("netzip.kind") in COMPARED]
+        found = _search(client, where, _experiment(tracker, source))
+    once = {r.info.run_id: r for r in found if r.data.tags.get("netzip.kind") in COMPARED}
+    origins = {r.data.tags.get("netzip.baseline", "") for r in once.values()} - {"", *once}
+    return [*once.values(), *(client.get_run(origin) for origin in origins)]
 
 
-def _search(work: Job, where: str, experiment: str) -> list[MlflowRun]:
+def _search(client: MlflowClient, where: str, experiment: str) -> list[MlflowRun]:
     from mlflow.exceptions import MlflowException
 
-    client, found, token = work.run.client, [], None
+    found, token = [], None
     while True:
         try:
             page = client.search_runs([experiment], where, max_results=1000, page_token=token)
@@ -224,18 +221,20 @@ def _grouped(runs: Iterable[MlflowRun]) -> list[list[MlflowRun]]:
         if run.info.status == "FINISHED" and "score/ocs" in run.data.metrics:
             key = tuple(run.data.tags.get(f"netzip.{name}", "") for name in GROUPED)
             groups.setdefault(key, []).append(run)
-    ordered = [
-        sorted(rows, key=lambda r: r.data.tags["netzip.kind"] != "baseline")
-        for rows in groups.values()
-    ]
-    return [rows for rows in ordered if len(rows) > 1]
+    ordered = [sorted(rows, key=lambda r: not _is_baseline(r)) for rows in groups.values()]
+    return [rows for rows in ordered if len(rows) > 1 and _is_baseline(rows[0])]
+
+
+def _is_baseline(run: MlflowRun) -> bool:
+    """Whatever its kind: a measurement's baseline is a measurement too."""
+    return run.data.tags.get("netzip.baseline") == run.info.run_id
 
 
 def _row(run: MlflowRun) -> dict[str, Any]:
     tags = run.data.tags
     texts = {
         "name": run.info.run_name,
-        "kind": tags["netzip.kind"],
+        "kind": "baseline" if _is_baseline(run) else tags["netzip.kind"],
         "chain": tags.get("netzip.chain", ""),
         "status": run.info.status,
         "run_id": run.info.run_id,
@@ -269,7 +268,8 @@ def _artifacts(work: Job, frame: pd.DataFrame, page: str, folder: str = "") -> N
 def _views(
     work: Job, frame: pd.DataFrame, group: views.Group, accuracy: str, experiment: str
 ) -> None:
-    names = [c for c in frame.columns if "/" in c and not c.startswith("absent ")]
+    columns = [c for c in frame.columns if "/" in c and not c.startswith("absent ")]
+    names = {*columns, *training.LOGGED}
     now = int(time.time() * 1000)
     built = [view(names, group, accuracy=accuracy) for view in (views.overview, views.trade_offs)]
     tags = dict(views.tag(view, now_ms=now) for view in built)

@@ -138,7 +138,9 @@ def _open(
         task = open_task(recipe.task, recipe.data, recipe.seed)
     found = []
     for subject in subjects:
-        foreign = not (subject.file.parent / "netzip.json").exists()
+        beside = subject.file.parent  # a logged model keeps its description among extra_files
+        places = (beside / "netzip.json", beside / "extra_files" / "netzip.json")
+        foreign = not any(place.exists() for place in places)
         each = measurement.inspect(subject.name, subject.file, spec, adapter if foreign else None)
         measurement.require_shape(each, task.shape if task else (found or [each])[0].shape)
         found.append(each)

@@ -27,7 +27,9 @@ class DynamicInt8:
         kind="deploy",
         summary="int8 weights, activations quantised at every call (slow on convolutions)",
     )
-    per_channel: bool = parameter(True, "one scale per output channel instead of one per tensor")
+    per_channel: bool = parameter(
+        True, "linear layers: one scale per output (convolutions have one per tensor)"
+    )
 
     def label(self) -> str:
         return "dynamic_int8"
@@ -47,7 +49,8 @@ class DynamicInt8:
             quantised = onnx.load(target)
         return Deployable.of(
             compact(quantised),
-            twin.replace(chain=(*twin.chain, self.label())),
+            twin,
             exported,
             task=context.task.name,
+            label=self.label(),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.techniques import Context, Traits, parameter
 
 if TYPE_CHECKING:
@@ -49,7 +50,11 @@ class Finetune:
         return "finetune(teacher)" if self.teacher else "finetune"
 
     def apply(self, twin: Twin, context: Context) -> Twin:
-        """A trained copy. Raises NetzipError when the loss becomes non-finite."""
+        """A trained copy.
+
+        Raises:
+            NetzipError: a teacher is wanted and there is none, or the loss became non-finite.
+        """
         from netzip_mlflow import training
         from netzip_mlflow.recipe import Augment, TrainSpec
 
@@ -64,8 +69,10 @@ class Finetune:
         )
         teacher = None
         if self.teacher:
-            assert context.teacher is not None  # noqa: S101 (the stage always gives the baseline)
-            teacher = training.Teacher(context.teacher.network(), self.temperature, self.alpha)
+            if context.teacher is None:
+                raise NetzipError("finetune: teacher: baseline, but the context has no teacher")
+            network = context.teacher.copy().network()  # training lays weights out anew
+            teacher = training.Teacher(network, self.temperature, self.alpha)
         fitted = training.fit(
             twin,
             context.train,

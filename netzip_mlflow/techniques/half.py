@@ -44,7 +44,8 @@ class Half:
             halved = convert_float_to_float16(copied, keep_io_types=True)
         return Deployable.of(
             compact(halved),
-            twin.replace(chain=(*twin.chain, self.label())),
+            twin,
             source,
             task=context.task.name,
+            label=self.label(),
         )

@@ -59,9 +59,10 @@ class PTQ:
         quantised = self._quantise(source.model, context.calibration)
         return Deployable.of(
             compact(quantised),
-            twin.replace(chain=(*twin.chain, self.label())),
+            twin,
             source,
             task=context.task.name,
+            label=self.label(),
             calibration_digest=context.calibration.digest,
         )
 

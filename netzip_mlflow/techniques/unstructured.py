@@ -35,6 +35,7 @@ def prune_globally(
     from torch.nn.utils import prune
 
     pruned = twin.copy()
+    pruned.model.to(memory_format=torch.contiguous_format)  # torch's pruning flattens by view
     layers = prunable(pruned.model)
     if not layers:
         raise NetzipError(f"{label}: the network has no convolution or linear layer to prune")

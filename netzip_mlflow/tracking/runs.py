@@ -52,10 +52,11 @@ class Tracker:
             self.client: MlflowClient = mlflow.MlflowClient(uri)
             self._resumed = os.environ.get("MLFLOW_RUN_ID")
             if self._resumed:
-                self.experiment_id = self._adopt(self._resumed)
+                self._experiment_id = self._adopt(self._resumed)
             else:
-                self.experiment_id = self._experiment(experiment)
-            reap(self.client, self.experiment_id)
+                self._experiment_id = self._find(experiment)
+            if self._experiment_id is not None:
+                reap(self.client, self._experiment_id)
         except _store_errors() as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"the tracking store {uri} cannot be used: {reason}") from error
@@ -66,14 +67,21 @@ class Tracker:
             self.client.set_tag(run_id, key, value)
         return self.client.get_run(run_id).info.experiment_id
 
-    def _experiment(self, name: str | None) -> str:
+    @property
+    def experiment_id(self) -> str:
+        """The experiment; made when it is first needed, so that bad input leaves none behind."""
+        if self._experiment_id is None:
+            self._experiment_id = self.client.create_experiment(self._name)
+        return self._experiment_id
+
+    def _find(self, name: str | None) -> str | None:
         given = os.environ.get("MLFLOW_EXPERIMENT_ID")
         if given and name is None:
             return given
-        name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "netzip"
+        self._name = name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "netzip"
         found = self.client.get_experiment_by_name(name)
         if found is None:
-            return self.client.create_experiment(name)
+            return None
         if found.lifecycle_stage == "deleted":
             raise InputError(f"experiment {name!r} is deleted: restore it, or name another")
         return found.experiment_id

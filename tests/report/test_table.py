@@ -50,7 +50,7 @@ def test_terminal(frame, choice):
     assert "276.6 kB" in rows[2]
     told = "\n".join(lines)
     assert "★ best: four_bit (highest OCS on validation (9.560) of 3 feasible" in told
-    assert "✗ outside the constraint, least violation first" in told
+    assert "✗ outside the constraint on validation, least first" in told
     assert "! svd failed: rank 0 at layer1" in told
 
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from netzip_mlflow import data, models, recipe, tasks, techniques
+from netzip_mlflow.report import plots
 from netzip_mlflow.stages.job import Options
 
 if TYPE_CHECKING:
@@ -42,6 +43,17 @@ def broken(twin, context):
     raise RuntimeError("the lamp is out")
 '''
 VARIABLES = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+
+
+def no_figures(_frame: object, **_named: object) -> dict[str, object]:
+    """In place of `plots.figures` where nobody looks at the pictures: they take seconds."""
+    return {}
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn."""
+    monkeypatch.setattr(plots, "figures", no_figures)
 
 
 def read_recipe(text: str, folder: Path, *overrides: str) -> Recipe:
@@ -90,9 +102,8 @@ class Compressed:
         import mlflow.artifacts
 
         (output,) = self.runs[name].outputs.model_outputs
-        uri = f"models:/{output.model_id}"
-        place = mlflow.artifacts.download_artifacts(uri, tracking_uri=self.options.tracking_uri)
-        return Path(place)
+        mlflow.set_tracking_uri(self.options.tracking_uri)
+        return Path(mlflow.artifacts.download_artifacts(f"models:/{output.model_id}"))
 
 
 @pytest.fixture(scope="session")
@@ -106,18 +117,15 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workplace(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Options]:
+def workplace(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
     """An empty store in a folder of this test's own, which is the working folder."""
-    import mlflow
-
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     shutil.copy(migrated, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    yield Options(uri, "stages")
-    mlflow.set_tracking_uri("")
+    return Options(uri, "stages")
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +147,9 @@ def run_compress(
 
     from netzip_mlflow.stages.compress import compress
 
-    def run(folder: Path | None = None, *overrides: str, **more: Any) -> Compressed:
+    def run(
+        folder: Path | None = None, *overrides: str, pictures: bool = True, **more: Any
+    ) -> Compressed:
         if folder is None:
             folder = tmp_path_factory.mktemp("compress")
             shutil.copy(migrated, folder / "mlflow.db")
@@ -151,6 +161,8 @@ def run_compress(
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             patch.setattr(tempfile, "tempdir", str(scratch))
+            if not pictures:
+                patch.setattr(plots, "figures", no_figures)
             patch.setenv("MLFLOW_TRACKING_URI", uri)
             for name in VARIABLES:
                 patch.delenv(name, raising=False)
@@ -170,7 +182,9 @@ def compressed(run_compress: Callable[..., Compressed]) -> Compressed:
 @pytest.fixture(scope="session")
 def again(compressed: Compressed, run_compress: Callable[..., Compressed]) -> Compressed:
     """The same store, a second time: one candidate only, scored on another basis."""
-    return run_compress(compressed.folder, "score.speed=latency", only=("int8",))
+    return run_compress(
+        compressed.folder, "score.speed=latency", only=("int8",), pictures=False
+    )
 
 
 @pytest.fixture

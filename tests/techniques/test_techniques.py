@@ -269,6 +269,41 @@ def test_values_inside_its_bounds_are_taken(name: str, key: str) -> None:
         assert getattr(made, key) == value
 
 
+NEEDS: dict[tuple[str, str], dict[str, Any]] = {
+    ("ptq", "percentile"): {"calibration": "percentile"},
+    ("finetune", "temperature"): {"teacher": "baseline"},
+    ("finetune", "alpha"): {"teacher": "baseline"},
+}
+
+
+def _other(bounds: Bounds, default: Any) -> Any:
+    """A value that is allowed and is not the default."""
+    if bounds.choices is not None:
+        return [c for c in bounds.choices if c != default][-1]
+    if bounds.type is bool:
+        return not default
+    doubled = bounds.type(2 * default) or 1
+    return doubled if bounds.admits(doubled) else bounds.low
+
+
+@every_parameter
+def test_each_parameter_changes_the_result(
+    name: str, key: str, twin: Twin, context: Context
+) -> None:
+    technique = techniques.find(name)
+    # training that starts from a damaged network has something to gain, so it is sure to move
+    origin = techniques.find("prune_l1")(0.8).apply(twin, context)  # type: ignore[call-arg]
+    given_ = NEEDS.get((name, key), {})
+    plain = technique(**given_)
+    changed = dataclasses.replace(plain, **{key: _other(_bounds(name)[key], getattr(plain, key))})  # type: ignore[type-var]
+    before, after = (t.apply(origin, context) for t in (plain, changed))
+    if isinstance(before, Twin) and isinstance(after, Twin):
+        one, two = before.model.state_dict(), after.model.state_dict()
+        assert any(not torch.equal(one[k], two[k]) for k in one)
+    else:
+        assert _digest(before) != _digest(after)
+
+
 def test_importing_them_loads_no_torch() -> None:
     code = (
         "import sys\n"
