@@ -58,9 +58,7 @@ def main(recipe: str, baseline: Path, folder: Path) -> None:
     import nncf
 
     samples = [{"images": images[:1]} for images, _ in split.batches(1)]
-    quantised = nncf.quantize(
-        onnx.load(baseline), nncf.Dataset(samples), subset_size=len(samples)
-    )
+    quantised = nncf.quantize(onnx.load(baseline), nncf.Dataset(samples), subset_size=len(samples))
     onnx.save(quantised, folder / "nncf.onnx")
 
 

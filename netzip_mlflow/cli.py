@@ -336,6 +336,9 @@ def export(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; ends the process with the contract's exit status."""
+    # On a busy machine torch's threads that spin at a barrier wait for one that is not scheduled:
+    # epochs of a small network took 4 to 10 times as long. It is read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
     except NetzipError as error:

@@ -100,7 +100,7 @@ def fit(
         if teacher is not None:
             _placed(teacher.network, device, torch.channels_last)
         masks = _masks(student, device)
-        steps = math.ceil(len(split) / spec.batch)
+        steps = len(_chunks(len(split), spec.batch, torch.Generator()))
         optimizer, schedule = _optimizer(network, spec, steps)
         best = (0, validate(network) if keep_start else -1.0)
         best_state = copy.deepcopy(network.state_dict())
@@ -140,6 +140,7 @@ def fit(
             if epoch.validation > best[1]:
                 best, best_state = (number, epoch.validation), copy.deepcopy(network.state_dict())
         network.load_state_dict(best_state)
+        optimizer.zero_grad(set_to_none=True)  # gradients would double every copy of the twin
         _placed(network, "cpu", torch.contiguous_format).eval()
     return Fitted(student, best[0], tuple(history))
 
@@ -217,10 +218,21 @@ def _batches(
 
     from netzip_mlflow.data import to_input
 
-    for chosen in torch.randperm(len(split), generator=order).split(spec.batch):
+    for chosen in _chunks(len(split), spec.batch, order):
         indices = chosen.numpy()
         images = torch.from_numpy(to_input(split.images[indices]))
         yield _augmented(images, spec.augment, order), torch.from_numpy(split.labels[indices])
+
+
+def _chunks(count: int, batch: int, order: torch.Generator) -> list[torch.Tensor]:
+    """Shuffled positions by batch; a single one left over joins its neighbour, since BatchNorm
+    refuses a batch of one where its features are 1x1."""
+    import torch
+
+    chunks = [*torch.randperm(count, generator=order).split(batch)]
+    if batch > 1 and len(chunks) > 1 and len(chunks[-1]) == 1:
+        chunks[-2:] = [torch.cat(chunks[-2:])]
+    return chunks
 
 
 def _augmented(images: torch.Tensor, augment: Augment, order: torch.Generator) -> torch.Tensor:

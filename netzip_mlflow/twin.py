@@ -135,8 +135,10 @@ class Twin:
         """Write the two files into `folder` (made if missing).
 
         Raises:
-            NetzipError: the network came as a plain module, so nothing could rebuild it.
+            NetzipError: the network came as a plain module, so nothing could rebuild it; or the
+                folder cannot be written.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         if self.architecture is None:
@@ -144,10 +146,13 @@ class Twin:
                 "a plain module has no twin to save: name an architecture or a factory"
                 " (module:function) to get one; its deployable is not affected"
             )
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in self._tensors().items()}
-        save_file(tensors, folder / WEIGHTS)
-        (folder / DESCRIPTION).write_text(json.dumps(self._description(), indent=2) + "\n")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, folder / WEIGHTS)
+            (folder / DESCRIPTION).write_text(json.dumps(self._description(), indent=2) + "\n")
+        except (OSError, SafetensorError) as error:
+            raise NetzipError(f"{folder}: cannot be written: {error}") from error
 
     @classmethod
     def load(cls, folder: Path) -> Twin:
@@ -164,14 +169,20 @@ class Twin:
             tensors = load_file(folder / WEIGHTS)
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"no twin can be read: {error}", str(folder)) from None
-        if saved.get("format") != FORMAT:
+        form = saved.get("format") if isinstance(saved, dict) else None
+        if form != FORMAT:
+            raise InputError(f"a twin of format {form}; allowed: {FORMAT}", str(folder))
+        try:
+            given = {k: tuple(saved["input"][k]) for k in ("shape", "mean", "std")}
+            classes, chain = tuple(saved["classes"]), tuple(saved["chain"])
+            architecture = Architecture(**saved["architecture"])
+            edits = tuple(Edit(**edit) for edit in saved["edits"])
+        except (KeyError, TypeError) as error:
             raise InputError(
-                f"a twin of format {saved.get('format')}; allowed: {FORMAT}", str(folder)
-            )
-        shape = tuple(saved["input"]["shape"])
-        architecture = Architecture(**saved["architecture"])
-        model = architecture.build(len(saved["classes"]), shape)
-        edits = tuple(Edit(**edit) for edit in saved["edits"])
+                f"no twin can be read: {DESCRIPTION} is incomplete: {error}", str(folder)
+            ) from None
+        spec = InputSpec(**given)
+        model = architecture.build(len(classes), spec.shape)
         for edit in edits:
             model = _replay(model, edit)
         weights = {
@@ -185,12 +196,12 @@ class Twin:
             ) from None
         return cls(
             model=model.eval(),
-            input=InputSpec(shape, tuple(saved["input"]["mean"]), tuple(saved["input"]["std"])),
-            classes=tuple(saved["classes"]),
+            input=spec,
+            classes=classes,
             architecture=architecture,
             edits=edits,
             masks={k.removeprefix("mask."): v for k, v in tensors.items() if k.startswith("mask.")},
-            chain=tuple(saved["chain"]),
+            chain=chain,
         )
 
     def _tensors(self) -> dict[str, torch.Tensor]:

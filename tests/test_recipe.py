@@ -68,13 +68,13 @@ def test_the_schema_is_the_known_one(golden: Callable[[str, str], None]) -> None
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
 def test_the_recipes_that_ship_are_sound(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETZIP_DATA", "/surely/not/there")
+    faults: list[str] = []
     try:
-        loaded = recipe.load(path, (), CHECKS)
-    except InputError as error:  # only the data may be missing here
-        assert all("no such file: /surely/not/there" in str(p) for p in error.problems)
-        assert len(error.problems) == 2
-    else:
-        assert len(loaded.candidates) >= 6
+        assert len(recipe.load(path, (), CHECKS).candidates) >= 6
+    except InputError as error:
+        faults = [str(p) for p in error.problems]
+    missing = "no such file: /surely/not/there"  # only the data may be missing here
+    assert [f for f in faults if missing not in f] == []
 
 
 def test_shorthand_is_written_out(loads: Loads) -> None:
@@ -332,6 +332,8 @@ MISTAKES = [
         "data.duplicates: 'dorp' .*'error' or 'drop' .*did you mean 'drop'",
     ),
     ("name: resnet8", "name: resnet9", "model.name: no network.*did you mean 'resnet8'"),
+    ("name: digits", 'name: npz, path: "a\\0b"', "data.path: .* is no path: embedded null byte"),
+    ("name: resnet8", "name: resnet8, weights: ~not-a-user/w.pt", "model.weights: .*is no path"),
     ("name: resnet8", "name: resnet8, std: [1]", "model: mean and std go together"),
     ("name: resnet8", "name: resnet8, mean: [0], std: [0]", r"model.std\[0\]: 0 .*than 0"),
     ("name: resnet8", "name: resnet8, uri: a", r"exactly one of .*; got \['name', 'uri'\]"),
@@ -362,8 +364,7 @@ MISTAKES = [
     (
         "[ptq]",
         "[ptq, half]",
-        r"candidates.ptq\[0\]: ptq is a deploy technique and stands before half; allowed: float"
-        " techniques first, then at most one deploy technique, last",
+        r"candidates.ptq\[0\]: ptq is a deploy technique and stands before half; allowed: float",
     ),
     ("[ptq]", "[half, {finetune: {}}]", "half is a deploy technique and stands before finetu"),
     (
@@ -446,7 +447,7 @@ def test_a_file_that_is_no_recipe(loads: Loads, content: str, message: str) -> N
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_bytes(b"\xff\xfe\xfa\xfb")
-    with pytest.raises(InputError, match="r.yaml: cannot be read"):
+    with pytest.raises(InputError, match=r"r\.yaml: cannot be read"):
         recipe.load(file)
     with pytest.raises(InputError, match="cannot be read"):
         recipe.load(tmp_path)
@@ -496,8 +497,9 @@ def test_whatever_stands_at_a_key_it_is_read_or_refused(
         raw = value
     file = tmp_path / "fuzzed.yaml"
     file.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    refusal = f"{file}: refused"
     try:
         assert isinstance(recipe.load(file, (), CHECKS), Recipe)
     except InputError as error:
-        assert error.problems
-        assert str(error).startswith(str(file))
+        refusal = str(error)
+    assert refusal.startswith(f"{file}: ")

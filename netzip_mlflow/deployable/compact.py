@@ -41,6 +41,8 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     _sort(small.graph)
     _rename(small.graph)
     _drop_unused_opsets(small)
+    least = helper.find_min_ir_version_for(small.opset_import, ignore_unknown=True)
+    small.ir_version = min(small.ir_version, least)  # so that older runtimes read it too
     return small
 
 
@@ -258,7 +260,7 @@ def _rename(graph: onnx.GraphProto) -> None:
         for field in (node.input, node.output):
             for index, name in enumerate(field):
                 field[index] = short(name)
-    for tensor in graph.initializer:
+    for tensor in (*graph.initializer, *(s.values for s in graph.sparse_initializer)):
         tensor.name = short(tensor.name)
 
 

@@ -53,6 +53,7 @@ def export(twin: Twin) -> Exported:
     batch = torch.export.Dim("batch")
     try:
         with _quiet(), torch.no_grad():
+            _require_scores(network(example), len(twin.classes))
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -69,7 +70,20 @@ def export(twin: Twin) -> Exported:
     assert program is not None  # noqa: S101 (the dynamo exporter always returns its program)
     full = program.model_proto
     model = compact(full)
+    if not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise NetzipError(
+            "torch cannot export the network to ONNX: it takes batches of one size only"
+        )
     return Exported(model, _deviation(model, network), _layer_names(full))
+
+
+def _require_scores(scores: object, classes: int) -> None:
+    shape = getattr(scores, "shape", None)
+    if shape is None or tuple(shape) != (2, classes):
+        given = type(scores).__name__ if shape is None else str(tuple(shape))
+        raise NetzipError(
+            f"the network answers two images with {given}; wanted are scores (2, {classes})"
+        )
 
 
 class Exports:

@@ -8,10 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from netzip_mlflow import data, models, techniques
-from netzip_mlflow.errors import InputError, Problem, did_you_mean
+from netzip_mlflow.errors import InputError, Problem, TrackingUnavailable, did_you_mean
 from netzip_mlflow.metrics import machine
 from netzip_mlflow.metrics.keys import KEYS
-from netzip_mlflow.tracking.reachable import healthy
+from netzip_mlflow.tracking.reachable import check_reachable
 
 __all__ = ["examine", "listing"]
 
@@ -55,7 +55,15 @@ def examine(uri: str) -> dict[str, str]:
         except PackageNotFoundError:
             facts[package] = "not installed"
     facts["mlflow"] = facts["mlflow"] if importlib.util.find_spec("mlflow") else "not installed"
-    facts["tracking store"] = f"{uri} ({healthy(uri) or 'usable'})"
+    facts["tracking store"] = _store(uri)
     for source in machine.energy_sources():
         facts[f"energy: {source.name}"] = f"{'yes' if source.available else 'no'}: {source.reason}"
     return {key: str(value) for key, value in facts.items()}
+
+
+def _store(uri: str) -> str:
+    try:
+        check_reachable(uri)
+    except TrackingUnavailable as error:
+        return f"not usable: {error}"
+    return f"{uri} (usable)"

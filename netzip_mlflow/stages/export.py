@@ -39,9 +39,10 @@ def export(
         tracking_uri: the store that `models:/` and `runs:/` are fetched from.
 
     Raises:
-        InputError: the model cannot be fetched, the folder is not empty, or the opset is not
-            possible: the converter refuses, or the converted file answers differently.
+        InputError: the model cannot be fetched or read, the folder is not empty, or the opset is
+            not possible: the converter refuses, or the converted file answers differently.
     """
+    from netzip_mlflow.metrics.graph import read_model
     from netzip_mlflow.tracking.models import model_file
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -52,6 +53,7 @@ def export(
         mlflow.set_tracking_uri(tracking_uri)
     with tempfile.TemporaryDirectory(prefix="netzip-") as scratch:
         file, _ = model_file(uri, Path(scratch))
+        read_model(file)  # a corrupt one is not passed on
         place = Path(scratch, "export")
         place.mkdir()
         shutil.copy(file, place / "model.onnx")

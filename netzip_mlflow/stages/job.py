@@ -83,8 +83,8 @@ def open_tracker(options: Options) -> Tracker:
 def job(kind: str, name: str, options: Options, tracker: Tracker) -> Iterator[Job]:
     """A parent run of `kind` and a work folder; both end however the block ends.
 
-    When the tracking server goes away for good, the work folder is kept beside the current folder
-    and the error names it.
+    When the tracking server goes away for good, the work folder is moved into the current folder
+    (or stays where it is), and the error names it.
 
     Raises:
         NetzipError: the temporary folder cannot be written.
@@ -98,8 +98,12 @@ def job(kind: str, name: str, options: Options, tracker: Tracker) -> Iterator[Jo
     kept: list[Path] = []
 
     def keep(label: str) -> Path:
-        place = Path.cwd() / f"netzip-{label}-{folder.name.removeprefix('netzip-')}"
-        kept.append(Path(shutil.move(folder, place)))
+        try:
+            place = Path.cwd() / f"netzip-{label}-{folder.name.removeprefix('netzip-')}"
+            shutil.move(folder, place)
+        except OSError:  # the current folder is gone, or cannot be written
+            place = folder
+        kept.append(place)
         return place
 
     try:

@@ -49,7 +49,7 @@ def write(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(STARTER)
-    except FileExistsError:
-        raise InputError("exists already; allowed: a new file's name", str(path)) from None
     except OSError as error:
+        if path.exists():
+            raise InputError("exists already; allowed: a new file's name", str(path)) from None
         raise InputError(f"cannot be written: {error}", str(path)) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from netzip_mlflow.errors import SplitSealed
+from netzip_mlflow.errors import NetzipError, SplitSealed
 from netzip_mlflow.metrics import accuracy, fidelity
 from netzip_mlflow.tasks import Comparison, Evaluation
 
@@ -129,6 +129,11 @@ class Classification:
             done += len(images)
             progress(f"evaluating on {split}", done / len(chosen))
         scores = np.concatenate(outputs)
+        if scores.shape[1:] != (len(self.classes),):
+            raise NetzipError(
+                f"the model answers an image with scores of shape {scores.shape[1:]}; the data set "
+                f"has {len(self.classes)} classes"
+            )
         found = accuracy.classification(scores, chosen.labels)
         return Evaluation(
             split=split,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from netzip_mlflow.tracking.reachable import healthy
@@ -25,19 +25,24 @@ class Outbox:
         health: Callable[[str], str | None] = healthy,
     ) -> None:
         self._uri, self._clock, self._pause, self._health = uri, clock, pause, health
-        self._waiting: list[Callable[[], Any]] = []
+        self._waiting: list[tuple[Callable[[], Any], Mapping[str, Any] | None]] = []
         self.reason: str | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def send(self, call: Callable[[], Any]) -> None:
+    def send(self, call: Callable[[], Any], note: Mapping[str, Any] | None = None) -> None:
         """Make the call now, or keep it when the server is away or earlier calls still wait.
 
-        Errors that are not the server's absence are raised.
+        Errors that are not the server's absence are raised. `note` is what the call would write, as
+        plain values: it is what can be saved when the server never comes back.
         """
-        self._waiting.append(call)
+        self._waiting.append((call, note))
         self._try()
+
+    def notes(self) -> list[Mapping[str, Any]]:
+        """What still waits, in order."""
+        return [note for _, note in self._waiting if note is not None]
 
     def flush(self, patience_s: float) -> bool:
         """Try until all is sent or `patience_s` seconds have passed; whether all was sent.
@@ -67,7 +72,7 @@ class Outbox:
         self.reason = None
         while self._waiting:
             try:
-                self._waiting[0]()
+                self._waiting[0][0]()
             except Exception:
                 reason = self._health(self._uri)
                 if reason is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -25,6 +26,7 @@ __all__ = ["Run", "Tracker", "explain"]
 
 PATIENCE_S = 30.0
 NOTE = "mlflow.note.content"
+UNSENT = "unsent.json"
 
 
 class Tracker:
@@ -71,7 +73,9 @@ class Tracker:
     def experiment_id(self) -> str:
         """The experiment; made when it is first needed, so that bad input leaves none behind."""
         if self._experiment_id is None:
-            self._experiment_id = self.client.create_experiment(self._name)
+            found = self.client.get_experiment_by_name(self._name)  # another may have made it since
+            made = found.experiment_id if found else self.client.create_experiment(self._name)
+            self._experiment_id = made
         return self._experiment_id
 
     def _find(self, name: str | None) -> str | None:
@@ -118,7 +122,12 @@ class Tracker:
     def _settle(self, keep: Callable[[str], Path] | None) -> None:
         if self.outbox.flush(PATIENCE_S):
             return
-        place = f"; what was measured is in {keep('unsent')}" if keep else ""
+        place = ""
+        if keep:
+            folder = keep("unsent")
+            text = json.dumps(self.outbox.notes(), indent=2)
+            (folder / UNSENT).write_text(text, encoding="utf-8")
+            place = f"; what was measured is in {folder}, the writes themselves in {UNSENT} there"
         raise TrackingLost(
             f"the tracking server {self.uri} went away ({self.outbox.reason}) and "
             f"{len(self.outbox)} writes could not be sent{place}"
@@ -207,7 +216,15 @@ class Run:
                 ],
                 params=[Param(k, str(v)) for k, v in (params or {}).items()],
                 tags=[RunTag(k, str(v)) for k, v in (tags or {}).items()],
-            )
+            ),
+            {
+                "run": self.name,
+                "kind": self.kind,
+                "step": step,
+                "metrics": dict(metrics or {}),
+                "params": {k: str(v) for k, v in (params or {}).items()},
+                "tags": {k: str(v) for k, v in (tags or {}).items()},
+            },
         )
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
@@ -275,8 +292,8 @@ class Run:
         )
         self._id = created.info.run_id
 
-    def _send(self, call: Callable[[], Any]) -> None:
-        self._tracker.outbox.send(call)
+    def _send(self, call: Callable[[], Any], note: Mapping[str, Any] | None = None) -> None:
+        self._tracker.outbox.send(call, note)
 
 
 def _require_database_support(uri: str) -> None:

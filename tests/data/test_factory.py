@@ -1,4 +1,4 @@
-"""Data sets by a user's own function."""
+"""Data sets by a user's own function (how it is found and called: tests/test_factories.py)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ def failing():
 @pytest.fixture(autouse=True)
 def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "own_images.py").write_text(MODULE)
-    (tmp_path / "own_broken.py").write_text("import surely_not_installed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
@@ -70,16 +69,8 @@ def test_a_function_returns_a_source() -> None:
 @pytest.mark.parametrize(
     ("factory", "keys", "message"),
     [
-        ("own_images", {}, "data.factory: 'own_images'; allowed: module:function"),
-        ("own_imges:arrays", {}, "own_imges cannot be imported: No module named"),
-        ("own_broken:arrays", {}, "own_broken cannot be imported: No module named 'surely"),
-        ("own_images:array", {}, "has no function 'array'.*did you mean 'arrays'"),
-        (
-            "own_images:arrays",
-            {},
-            r"missing a required argument: 'n'; allowed: arrays\(n, seed=0\)",
-        ),
-        ("own_images:source", {"arguments": {"n": 3}}, "cannot be called with n"),
+        ("own_images:array", {}, "data.factory: own_images has no function 'array'"),
+        ("own_images:source", {"arguments": {"n": 3}}, "data.arguments: .*cannot be called with n"),
         ("own_images:source", {"groups": "track"}, "carry their groups themselves"),
         ("own_images:nothing", {}, "returned a NoneType; allowed: "),
         ("own_images:arrays", {"arguments": {"n": 40}, "size": 9}, "a factory takes no size"),

@@ -80,8 +80,9 @@ class TestStates:
         assert [name for name in left if not name.startswith("torchinductor_")] == []
 
     def test_a_fault_that_all_share_is_the_runs_own(self, compressed, run_compress):
-        with pytest.raises(NetzipError, match="every candidate failed; .*the lamp is out") as caught:
+        with pytest.raises(NetzipError, match="every candidate failed") as caught:
             run_compress(compressed.folder, only=("broken",), pictures=False)
+        assert "the lamp is out" in str(caught.value)
         assert caught.value.exit_status == 1
         newest, *_ = compressed.client.search_runs(
             [compressed.outcome.experiment_id],
@@ -185,9 +186,7 @@ class TestMetrics:
         }
         best = max(scores, key=lambda n: scores[n])
         assert compressed.outcome.choice.best == parent.tags["netzip.best"] == best
-        assert (
-            parent.metrics["best/score/ocs"] == compressed.runs[best].data.metrics["score/ocs"]
-        )
+        assert parent.metrics["best/score/ocs"] == compressed.runs[best].data.metrics["score/ocs"]
 
 
 class TestModels:
@@ -250,7 +249,9 @@ class TestModels:
     def test_metrics_are_linked_to_the_model(self, compressed, name):
         run = compressed.runs[name]
         (output,) = run.outputs.model_outputs
-        linked = {m.key: m.value for m in compressed.client.get_logged_model(output.model_id).metrics}
+        linked = {
+            m.key: m.value for m in compressed.client.get_logged_model(output.model_id).metrics
+        }
         for key in ("accuracy/top1", "size/disk_bytes", "ratio/C", "score/ocs"):
             assert linked[key] == run.data.metrics[key]
 

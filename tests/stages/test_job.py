@@ -1,0 +1,153 @@
+"""What every command shares: a parent that ends, and a work folder that goes with it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from netzip_mlflow.errors import InputError, NetzipError, TrackingLost
+from netzip_mlflow.stages.job import chosen, flattened, job, open_tracker
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch) -> Path:
+    place = tmp_path / "scratch"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    return place
+
+
+@pytest.mark.parametrize("fault", [None, NetzipError("no"), KeyboardInterrupt()])
+def test_the_work_folder_lasts_as_long_as_the_run(workplace, scratch, fault):
+    tracker, seen = open_tracker(workplace), []
+
+    def work() -> None:
+        with job("compress", "digits", workplace, tracker) as at_work:
+            seen.append(at_work.folder)
+            (at_work.folder / "model.onnx").write_bytes(b"measured")
+            if fault is not None:
+                raise fault
+
+    if fault is None:
+        work()
+    else:
+        with pytest.raises(type(fault)):
+            work()
+    assert seen[0].parent == scratch
+    assert list(scratch.iterdir()) == []
+    (run,) = tracker.client.search_runs([tracker.experiment_id])
+    status = {type(None): "FINISHED", NetzipError: "FAILED", KeyboardInterrupt: "KILLED"}
+    assert run.info.status == status[type(fault)]
+
+
+@pytest.fixture
+def lost(workplace, monkeypatch):
+    """A tracker whose server is away for good; waiting for it takes no time."""
+    from netzip_mlflow.tracking.outbox import Outbox
+
+    tracker, seconds = open_tracker(workplace), []
+
+    def refused(*_given, **_named):
+        raise ConnectionError("refused")
+
+    def leave() -> None:
+        monkeypatch.setattr(tracker.client, "log_batch", refused)
+        monkeypatch.setattr(tracker.client, "set_terminated", refused)
+        tracker.outbox = Outbox(
+            workplace.tracking_uri,
+            clock=lambda: float(len(seconds)),
+            pause=seconds.append,
+            health=lambda _uri: "refused",
+        )
+
+    return tracker, leave
+
+
+def test_what_was_measured_is_kept_when_the_server_is_lost(workplace, scratch, lost, tmp_path):
+    tracker, leave = lost
+
+    def work() -> None:
+        with job("compress", "digits", workplace, tracker) as at_work:
+            (at_work.folder / "model.onnx").write_bytes(b"measured")
+            leave()
+            at_work.run.log({"accuracy/top1": 0.5})
+
+    with pytest.raises(TrackingLost) as caught:
+        work()
+    (kept,) = tmp_path.glob("netzip-unsent-*")
+    assert f"what was measured is in {kept}" in str(caught.value)
+    assert (kept / "model.onnx").read_bytes() == b"measured"
+    assert list(scratch.iterdir()) == []
+
+
+def test_metrics_that_could_not_be_sent_are_in_that_folder_too(workplace, scratch, lost, tmp_path):
+    """A fault may come before the comparison has written its table."""
+    tracker, leave = lost
+
+    def work() -> None:
+        with job("compress", "digits", workplace, tracker) as at_work:
+            leave()
+            at_work.run.log({"accuracy/top1": 0.123456})
+            raise NetzipError("and then the disk was full")
+
+    with pytest.raises(NetzipError):
+        work()
+    (kept,) = tmp_path.glob("netzip-unsent-*")
+    waiting = json.loads((kept / "unsent.json").read_text())
+    assert {"accuracy/top1": 0.123456} in [each["metrics"] for each in waiting]
+    assert waiting[-1]["run"] == "digits"
+    assert waiting[-1]["tags"]["netzip.reason"] == "and then the disk was full"
+
+
+def test_it_is_kept_where_it_is_when_the_current_folder_is_gone(
+    workplace, scratch, lost, tmp_path, monkeypatch
+):
+    tracker, leave = lost
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def work() -> None:
+        with job("compress", "digits", workplace, tracker) as at_work:
+            (at_work.folder / "model.onnx").write_bytes(b"measured")
+            (tmp_path / "here").rmdir()
+            leave()
+
+    with pytest.raises(TrackingLost) as caught:
+        work()
+    (kept,) = scratch.iterdir()
+    assert str(kept) in str(caught.value)
+    assert (kept / "model.onnx").read_bytes() == b"measured"
+
+
+def test_no_temporary_folder(workplace, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    tracker = open_tracker(workplace)
+
+    def work() -> None:
+        with job("compress", "digits", workplace, tracker):
+            raise AssertionError("never begun")
+
+    with pytest.raises(NetzipError, match="set TMPDIR") as caught:
+        work()
+    assert caught.value.exit_status == 1
+    assert tracker.client.search_runs([tracker.experiment_id]) == []
+
+
+def test_a_recipe_as_params():
+    given = {"name": "r", "data": {"name": "digits", "path": None}, "tags": [], "batches": [1, 8]}
+    assert flattened(given) == [("name", "r"), ("data/name", "digits"), ("batches", [1, 8])]
+
+
+def test_chosen_keeps_the_recipes_order():
+    assert chosen(["a", "b", "c"], ()) == ["a", "b", "c"]
+    assert chosen(["a", "b", "c"], ("c", "a", "c")) == ["a", "c"]
+
+
+def test_every_unknown_name_is_said_at_once():
+    with pytest.raises(InputError) as caught:
+        chosen(["small", "half"], ("smal", "huge"))
+    assert len(caught.value.problems) == 2
+    assert "did you mean 'small'?" in str(caught.value)

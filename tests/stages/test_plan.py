@@ -1,0 +1,53 @@
+"""The plan says what would happen, and nothing does."""
+
+from __future__ import annotations
+
+import pytest
+
+from netzip_mlflow.errors import InputError
+from netzip_mlflow.stages.plan import Plan, plan
+
+
+@pytest.fixture
+def found(compressed, tmp_path, monkeypatch) -> Plan:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    made = plan(compressed.recipe)
+    assert list(tmp_path.iterdir()) == [], "planning leaves nothing behind"
+    return made
+
+
+def test_a_step_for_everything_that_is_made(found):
+    steps = [step for step, _ in found.steps]
+    assert any(step.startswith("train lenet5, 2 epochs") for step in steps)
+    made = [s for s in steps if s.split(":")[0] in {"int8", "broken", "chain"}]
+    assert made == [
+        "int8: ptq(int8)",
+        "broken: broken",
+        "chain: prune_l1(0.3)+finetune(teacher)+ptq(int8)",
+    ]
+    assert "time 4 models together, at most" in steps
+
+
+def test_seconds_add_up_and_training_costs(found, compressed):
+    assert found.seconds == pytest.approx(sum(s for _, s in found.steps))
+    assert all(s > 0 for _, s in found.steps)
+    cost = dict(found.steps)
+    by_name = {step.split(":")[0]: seconds for step, seconds in cost.items()}
+    assert by_name["chain"] > by_name["int8"], "it fine-tunes"
+
+
+def test_for_people_and_for_machines(found):
+    text, given = found.as_text(), found.as_object()
+    assert text.startswith("small-digits: about ")
+    assert all(step in text for step, _ in found.steps)
+    assert given["name"] == "small-digits"
+    assert [s["step"] for s in given["steps"]] == [step for step, _ in found.steps]
+    assert set(given) == {"name", "steps", "seconds"}
+
+
+def test_only_some_candidates(compressed):
+    steps = [step for step, _ in plan(compressed.recipe, ("int8",)).steps]
+    assert "time 2 models together, at most" in steps
+    with pytest.raises(InputError, match="'int9' is no candidate"):
+        plan(compressed.recipe, ("int9",))

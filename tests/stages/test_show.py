@@ -1,0 +1,50 @@
+"""What commands leave on stdout: the contract's objects, and tables for people."""
+
+from __future__ import annotations
+
+import json
+
+from netzip_mlflow.scoring import Basis
+from netzip_mlflow.stages import score, show
+
+
+def test_compress_for_machines(compressed):
+    found = json.loads(json.dumps(show.compress_object(compressed.outcome), allow_nan=False))
+    assert set(found) == {"experiment_id", "run_id", "best", "feasible", "candidates"}
+    assert found["run_id"] == compressed.outcome.run_id
+    assert found["best"] == compressed.parent.data.tags["netzip.best"]
+    assert found["feasible"] is True
+    rows = {row["name"]: row for row in found["candidates"]}
+    assert list(rows) == ["baseline", "int8", "broken", "chain"]
+    for name, row in rows.items():
+        assert set(row) == {"name", "run_id", "status", "metrics"}
+        run = compressed.runs[name]
+        assert (row["run_id"], row["status"]) == (run.info.run_id, run.info.status)
+        logged = run.data.metrics
+        assert row["metrics"] == {k: v for k, v in logged.items() if not k.startswith("training/")}
+
+
+def test_compress_for_people(compressed):
+    text = show.compress_text(compressed.outcome)
+    for word in ("baseline", "int8", "chain", "broken failed: RuntimeError: the lamp is out"):
+        assert word in text
+    assert compressed.outcome.run_id in text.splitlines()[-1]
+    assert "\x1b" not in text, "no colours where nobody sees them"
+
+
+def test_a_table_scored_with_a_term_missing(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("technique,top1,chats_g,disk_mb\nnone,50,4,2\nhalved,50,2,1\n")
+    basis = Basis("top1")
+    rows = score.score(file, basis, columns={}, baseline=None)
+    found = show.score_object(rows, basis)
+    assert found["basis"]["terms"] == "P,S,C"
+    assert found["basis"]["weights"] == {"P": 1.0, "S": 1.0, "C": 1.0, "E": 1.0}
+    # P (P-1 + S-1 + C-1) = 1 (0 + 1 + 1)
+    assert found["rows"] == [
+        {"technique": "none", "P": 1.0, "S": 1.0, "C": 1.0, "E": None, "ocs": 0.0},
+        {"technique": "halved", "P": 1.0, "S": 2.0, "C": 2.0, "E": None, "ocs": 2.0},
+    ]
+    text = show.score_text(rows, basis)
+    assert "2.000" in text
+    assert "terms: P,S,C" in text

@@ -1,0 +1,464 @@
+"""The training loop: reproducible, every option counts, the best epoch is kept, teachers teach."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import log_softmax, rel_entr, softmax
+from torch import nn
+from torch.nn import functional
+
+from netzip_mlflow import training
+from netzip_mlflow.errors import InputError, NetzipError
+from netzip_mlflow.recipe import Augment, TrainSpec
+from netzip_mlflow.tasks.classification import Classification
+from netzip_mlflow.training import Fitted, Teacher, fit
+from netzip_mlflow.twin import Twin
+
+PLAIN = TrainSpec(epochs=2, lr=0.05, batch=32, precision="float32")
+Fits = Callable[..., Fitted]
+
+
+@pytest.fixture
+def fits(task: Classification, fresh_twin: Twin) -> Fits:
+    """`fits(lr=0.1)`: two epochs of the fresh tiny network, with some of the recipe changed."""
+
+    def run(
+        twin: Twin = fresh_twin, seed: int = 0, threads: int = 1, more: Any = None, **changes: Any
+    ) -> Fitted:
+        given_ = {"loss": task.loss, "validate": task.validate} | (more or {})
+        spec = PLAIN.model_copy(update=changes)
+        return fit(twin, task.split("train"), spec=spec, seed=seed, threads=threads, **given_)
+
+    return run
+
+
+def _same(one: Fitted, two: Fitted) -> bool:
+    a, b = one.twin.model.state_dict(), two.twin.model.state_dict()
+    return one.history == two.history and all(torch.equal(a[k], b[k]) for k in a)
+
+
+# --- reproducibility ------------------------------------------------------------------------
+
+
+def test_seed_and_threads_decide_everything(fits: Fits) -> None:
+    first = fits()
+    torch.manual_seed(99)
+    torch.set_num_threads(1)
+    assert _same(first, fits())
+    assert not _same(first, fits(seed=1))
+
+
+def test_two_threads_are_reproducible_too(fits: Fits) -> None:
+    assert _same(fits(threads=2), fits(threads=2))
+
+
+def test_the_world_outside_is_put_back() -> None:
+    torch.manual_seed(7)
+    before = torch.get_rng_state(), torch.get_num_threads()
+    with training.seeded(3, threads=2):
+        assert torch.get_num_threads() == 2
+        first = torch.rand(4)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert torch.get_num_threads() == before[1]
+    with pytest.raises(RuntimeError, match="inside"), training.seeded(3, threads=2):
+        raise RuntimeError("inside")
+    assert torch.get_num_threads() == before[1]
+    with training.seeded(3):
+        assert torch.equal(torch.rand(4), first)
+        assert torch.get_num_threads() == training.cores()
+
+
+def test_the_given_twin_stays(fits: Fits, fresh_twin: Twin) -> None:
+    before = fresh_twin.digest()
+    made = fits()
+    assert fresh_twin.digest() == before != made.twin.digest()
+    assert not any(m.training for m in made.twin.model.modules())
+    assert all(p.is_contiguous() for p in made.twin.model.parameters())
+    assert all(p.grad is None for p in made.twin.model.parameters())
+
+
+# --- options --------------------------------------------------------------------------------
+
+CHANGES: dict[str, Any] = {
+    "epochs": 3,
+    "optimizer": "adamw",
+    "lr": 0.06,
+    "batch": 16,
+    "momentum": 0.5,
+    "weight_decay": 0.01,
+    "schedule": "onecycle",
+    "label_smoothing": 0.1,
+    "augment": Augment(flip=True),
+    "precision": "bfloat16",
+}
+ELSEWHERE = {"device", "threads"}  # read by the stage, which passes them to fit
+
+
+def test_every_option_is_under_test() -> None:
+    assert CHANGES.keys() | ELSEWHERE == TrainSpec.model_fields.keys()
+
+
+@pytest.mark.parametrize("option", CHANGES)
+def test_every_option_changes_the_result(fits: Fits, option: str) -> None:
+    assert not _same(fits(), fits(**{option: CHANGES[option]}))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"schedule": "constant"}, {"augment": Augment(crop=1)}, {"momentum": 0.0}],
+    ids=str,
+)
+def test_further_choices_change_the_result(fits: Fits, options: dict[str, Any]) -> None:
+    assert not _same(fits(), fits(**options))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        # cosine annealing to zero over all steps (Loshchilov & Hutter 2017, eq. 5)
+        ("cosine", lambda e, n, lr: 0.5 * lr * (1 + math.cos(math.pi * e / n))),
+        ("constant", lambda _e, _n, lr: lr),
+    ],
+)
+def test_the_rate_follows_its_schedule(fits: Fits, schedule: str, expected) -> None:
+    made = fits(schedule=schedule, epochs=4, lr=0.04)
+    for epoch in made.history:
+        assert epoch.lr == pytest.approx(expected(epoch.number, 4, 0.04), abs=1e-12)
+
+
+def test_onecycle_peaks_at_lr_and_never_above(fits: Fits) -> None:
+    seen: list[float] = []
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            seen.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "SGD", Spy)
+        fits(schedule="onecycle", epochs=5, lr=0.04)
+    assert len(seen) == 5 * 256 // 32
+    assert max(seen) == pytest.approx(0.04, rel=0.02)
+    assert max(seen) <= 0.04
+    assert seen[0] == pytest.approx(0.04 / 25)
+    assert seen[-1] < 0.001
+
+
+def test_scales_and_biases_are_not_decayed(fits: Fits) -> None:
+    """With a loss that is constant only the decay moves weights."""
+    made = fits(
+        more={"loss": lambda scores, _targets, _smooth: 0 * scores.sum()},
+        weight_decay=0.5,
+        epochs=1,
+        momentum=0.0,
+        schedule="constant",
+    )
+    before = fits(more={"loss": lambda s, _t, _m: 0 * s.sum()}, weight_decay=0.0, epochs=1)
+    plain, decayed = before.twin.model.state_dict(), made.twin.model.state_dict()
+    steps = 256 // 32
+    for name in ("conv1.weight", "conv2.weight", "linear.weight"):
+        torch.testing.assert_close(decayed[name], plain[name] * (1 - 0.05 * 0.5) ** steps)
+    for name in ("bn1.weight", "bn1.bias", "linear.bias"):
+        assert torch.equal(decayed[name], plain[name])
+
+
+def test_label_smoothing_reaches_the_loss(fits: Fits, task: Classification) -> None:
+    seen: set[float] = set()
+
+    def loss(scores: torch.Tensor, targets: torch.Tensor, smoothing: float) -> torch.Tensor:
+        seen.add(smoothing)
+        return task.loss(scores, targets, smoothing)
+
+    fits(more={"loss": loss}, label_smoothing=0.2, epochs=1)
+    assert seen == {0.2}
+
+
+# --- epochs ---------------------------------------------------------------------------------
+
+
+def _fake(values: list[float]) -> Callable[[nn.Module], float]:
+    """A validation that says what it is told, in order."""
+    told: Iterator[float] = iter(values)
+    return lambda _network: next(told)
+
+
+@pytest.mark.parametrize(
+    ("values", "best"), [([0.1, 0.9, 0.5], 2), ([0.9, 0.9, 0.9], 1), ([0.0, 0.0, 0.1], 3)]
+)
+def test_the_best_epoch_is_kept(fits: Fits, values: list[float], best: int) -> None:
+    made = fits(epochs=3, schedule="constant", more={"validate": _fake(values)})
+    assert made.best == best
+    assert [e.validation for e in made.history] == values
+    assert [e.number for e in made.history] == [1, 2, 3]
+
+
+def test_the_kept_epoch_has_that_epochs_weights(fits: Fits) -> None:
+    """With a constant rate, the first epoch of three is a run of one epoch."""
+    long = fits(epochs=3, schedule="constant", more={"validate": _fake([0.9, 0.1, 0.1])})
+    short = fits(epochs=1, schedule="constant", more={"validate": _fake([0.9])})
+    a, b = long.twin.model.state_dict(), short.twin.model.state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize(("start", "best"), [(0.95, 0), (0.9, 0), (0.5, 1)])
+def test_the_start_competes_when_asked(
+    fits: Fits, fresh_twin: Twin, start: float, best: int
+) -> None:
+    validate = _fake([start, 0.9, 0.8])
+    made = fits(more={"validate": validate, "keep_start": True})
+    assert made.best == best
+    assert (made.twin.digest() == fresh_twin.digest()) == (best == 0)
+
+
+def test_a_start_is_not_judged_unasked(fits: Fits) -> None:
+    assert fits(more={"validate": _fake([0.0, 0.0])}).best == 1
+
+
+def test_what_is_logged_is_the_history(fits: Fits) -> None:
+    logged: list[tuple[str, float, int]] = []
+    shown: list[tuple[str, float]] = []
+    more = {
+        "log": lambda k, v, s: logged.append((k, v, s)),
+        "progress": lambda w, d: shown.append((w, d)),
+    }
+    made = fits(more=more)
+    expected = [
+        (key, value, e.number)
+        for e in made.history
+        for key, value in (("training/loss", e.loss), ("training/validation", e.validation))
+    ]
+    assert logged == expected
+    assert [s[1] for s in shown] == pytest.approx([(i + 1) / 16 for i in range(16)])
+    assert (shown[0][0], shown[-1][0]) == ("epoch 1/2", "epoch 2/2")
+
+
+def test_the_logged_loss_is_the_mean_over_samples(fits: Fits, task: Classification) -> None:
+    """A rate of almost nothing: the network stays, so its loss is that of one pass by hand."""
+    made = fits(lr=1e-30, weight_decay=0.0, epochs=1, batch=100)
+    # in training mode each batch is normalised by its own statistics
+    order = torch.randperm(256, generator=torch.Generator().manual_seed(0))
+    network = made.twin.network().train()
+    total = 0.0
+    images, labels = next(task.split("train").batches(256))
+    with torch.no_grad():
+        for chosen in order.split(100):
+            scores = network(torch.from_numpy(images[chosen]))
+            target = torch.from_numpy(labels[chosen])
+            total += float(functional.cross_entropy(scores, target, reduction="sum"))
+    assert made.history[0].loss == pytest.approx(total / 256, rel=1e-5)
+
+
+def test_every_image_is_seen_once_an_epoch(fits: Fits, task: Classification) -> None:
+    seen: list[torch.Tensor] = []
+
+    def loss(scores: torch.Tensor, targets: torch.Tensor, _smooth: float) -> torch.Tensor:
+        seen.append(targets)
+        return functional.cross_entropy(scores, targets)
+
+    fits(more={"loss": loss}, epochs=2, batch=100)
+    assert [len(t) for t in seen] == [100, 100, 56] * 2
+    labels = np.sort(task.split("train").labels)
+    one, two = torch.cat(seen[:3]).numpy(), torch.cat(seen[3:]).numpy()
+    np.testing.assert_array_equal(np.sort(one), labels)
+    assert (one != two).any(), "in another order each time"
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(65, [65]), (64, [64]), (66, [64, 2]), (129, [64, 65]), (1, [1])]
+)
+def test_a_batch_of_one_is_never_left_over(
+    count: int, sizes: list[int], task: Classification
+) -> None:
+    """BatchNorm over features of 1x1 refuses a single image."""
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(432), nn.Linear(432, 4))
+    flat = Twin.of(network if count > 1 else network[::2], shape=task.shape, classes=4)
+    seen: list[int] = []
+
+    def loss(scores: torch.Tensor, targets: torch.Tensor, _smooth: float) -> torch.Tensor:
+        seen.append(len(targets))
+        return functional.cross_entropy(scores, targets)
+
+    few = task.split("train").take(np.arange(count))
+    spec = PLAIN.model_copy(update={"batch": 64, "epochs": 1})
+    shown: list[float] = []
+    fit(
+        flat,
+        few,
+        spec=spec,
+        loss=loss,
+        validate=task.validate,
+        threads=1,
+        progress=lambda _what, done: shown.append(done),
+    )
+    assert seen == sizes
+    assert shown[-1] == 1.0
+
+
+def test_it_learns(fits: Fits) -> None:
+    made = fits(epochs=6, lr=0.1)
+    assert made.history[-1].loss < made.history[0].loss / 1.5
+    assert max(e.validation for e in made.history) > 0.7
+
+
+@pytest.mark.parametrize("lr", [1e7, 1e30])
+def test_divergence_is_an_error_with_a_remedy(fits: Fits, lr: float) -> None:
+    with pytest.raises(NetzipError, match=r"training diverged in epoch \d: .*; lower lr .it is 1e"):
+        fits(lr=lr, epochs=4)
+
+
+# --- masks ----------------------------------------------------------------------------------
+
+
+def test_masked_weights_stay_zero(fits: Fits, fresh_twin: Twin) -> None:
+    weight = fresh_twin.model.get_parameter("conv2.weight")
+    mask = torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    pruned = fresh_twin.copy().replace(masks={"conv2.weight": mask})
+    made = fits(twin=pruned, optimizer="adamw", weight_decay=0.1)
+    found = made.twin.model.get_parameter("conv2.weight")
+    assert not found[~mask].any()
+    assert (found[mask] != 0).all()
+    assert torch.equal(made.twin.masks["conv2.weight"], mask)
+
+
+# --- the teacher ----------------------------------------------------------------------------
+
+_scores = st.lists(
+    st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=3), min_size=1, max_size=5
+)
+
+
+class _Fixed(nn.Module):
+    def __init__(self, scores: np.ndarray) -> None:
+        super().__init__()
+        self.scores = torch.from_numpy(scores)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.scores
+
+
+@given(
+    student=_scores,
+    teacher_row=st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=3),
+    temperature=st.floats(0.5, 20),
+    alpha=st.floats(0, 1),
+)
+def test_the_loss_is_hintons(
+    student: list, teacher_row: list, temperature: float, alpha: float
+) -> None:
+    """alpha T^2 KL(softmax(t / T) || softmax(s / T)) + (1 - alpha) CE, by scipy in float64."""
+    given_ = np.array(student, np.float32)
+    wanted = np.tile(np.array(teacher_row, np.float32), (len(given_), 1))
+    hard = -log_softmax(given_.astype(float), axis=1)[:, 0].mean()
+    p, q = (softmax(s.astype(float) / temperature, axis=1) for s in (wanted, given_))
+    soft = rel_entr(p, q).sum(1).mean()
+    expected = alpha * temperature**2 * soft + (1 - alpha) * hard
+    found = Teacher(_Fixed(wanted), temperature, alpha).loss(
+        torch.from_numpy(given_), torch.zeros(1), torch.tensor(hard, dtype=torch.float32)
+    )
+    assert float(found) == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_a_student_like_its_teacher_has_only_the_hard_loss() -> None:
+    scores = np.array([[1.0, 2.0, 3.0]], np.float32)
+    teacher = Teacher(_Fixed(scores), 4.0, 0.9)
+    found = teacher.loss(torch.from_numpy(scores), torch.zeros(1), torch.tensor(2.0))
+    assert float(found) == pytest.approx(0.1 * 2.0)
+
+
+def test_no_gradient_reaches_the_teacher(fits: Fits, twin: Twin) -> None:
+    teacher = Teacher(twin.copy().network(), 4.0, 0.9)
+    before = {k: v.clone() for k, v in teacher.network.state_dict().items()}
+    made = fits(more={"teacher": teacher})
+    after = teacher.network.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before), "not even BatchNorm's statistics"
+    assert all(p.grad is None for p in teacher.network.parameters())
+    assert not _same(made, fits())
+
+
+# --- augmentation ---------------------------------------------------------------------------
+
+
+def _augmented(images: np.ndarray, augment: Augment, seed: int = 0) -> np.ndarray:
+    order = torch.Generator().manual_seed(seed)
+    return training._augmented(torch.from_numpy(images), augment, order).numpy()
+
+
+def _pictures(n: int = 64) -> np.ndarray:
+    return np.random.default_rng(0).random((n, 2, 5, 7), dtype=np.float32) + 1
+
+
+def test_a_flip_mirrors_some_images_and_leaves_the_others() -> None:
+    images = _pictures()
+    made = _augmented(images, Augment(flip=True))
+    same = (made == images).all(axis=(1, 2, 3))
+    mirrored = (made == images[..., ::-1]).all(axis=(1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert 15 < mirrored.sum() < 49, "about half of 64"
+
+
+@pytest.mark.parametrize("crop", [1, 3])
+def test_a_crop_is_a_window_of_the_padded_image(crop: int) -> None:
+    images = _pictures()
+    made = _augmented(images, Augment(crop=crop))
+    padded = np.pad(images, ((0, 0), (0, 0), (crop, crop), (crop, crop)))
+    windows = [(row, column) for row in range(2 * crop + 1) for column in range(2 * crop + 1)]
+    found = []
+    for one, wide in zip(made, padded, strict=True):
+        fits_ = [(r, c) for r, c in windows if np.array_equal(wide[:, r : r + 5, c : c + 7], one)]
+        assert len(fits_) == 1
+        found += fits_
+    rows, columns = zip(*found, strict=True)
+    assert set(rows) == set(columns) == set(range(2 * crop + 1)), "all shifts occur"
+    assert rows != columns, "rows and columns are drawn apart"
+
+
+def test_no_augmentation_is_none() -> None:
+    images = _pictures()
+    np.testing.assert_array_equal(_augmented(images, Augment()), images)
+
+
+# --- device ---------------------------------------------------------------------------------
+
+
+def test_a_wanted_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert training.choose_device("auto") == "cpu"
+    assert training.choose_device("cpu") == "cpu"
+    with pytest.raises(InputError, match=r"train\.device: 'cuda' given.*; allowed: auto, cpu"):
+        training.choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert training.choose_device("auto") == training.choose_device("cuda") == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "flags", "autocast"),
+    [
+        ("float32", "avx512_bf16", False),
+        ("bfloat16", "avx2", True),
+        ("auto", "avx2", False),
+        ("auto", "amx_bf16", True),
+    ],
+)
+def test_bfloat16_where_it_is_arithmetic(
+    wanted: Any, flags: str, autocast: bool, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags : fpu {flags} sse\n")
+    monkeypatch.setattr(training, "Path", lambda _: tmp_path / "cpuinfo")
+    found = training._precision(TrainSpec(precision=wanted), "cpu")
+    assert isinstance(found, nullcontext) != autocast
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_on_cuda_comes_back_to_the_cpu(fits: Fits) -> None:
+    made = fits(more={"device": "cuda"}, epochs=6, lr=0.1)
+    assert {p.device.type for p in made.twin.model.parameters()} == {"cpu"}
+    assert max(e.validation for e in made.history) > 0.7
