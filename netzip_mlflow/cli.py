@@ -76,12 +76,13 @@ def compress(
     ] = False,
 ) -> None:
     """Train if needed, make all candidates, measure, score and compare them."""
+    store = None if dry_run else _store(tracking_uri)
     loaded = _recipe(path, recipe, overrides, seed, threads)
     chosen = tuple(_split(only, ","))
     if dry_run:
         _print_plan(loaded, chosen, as_json)
         return
-    with _options(experiment, tracking_uri, quiet) as options:
+    with _options(experiment, store, quiet) as options:
         from netzip_mlflow.stages.compress import compress as run
 
         outcome = run(loaded, options, chosen)
@@ -106,11 +107,12 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train, export and measure the baseline alone."""
+    store = None if dry_run else _store(tracking_uri)
     loaded = _recipe(path, recipe, overrides, seed, threads)
     if dry_run:
         _print_plan(loaded.model_copy(update={"candidates": {}}), (), as_json)
         return
-    with _options(experiment, tracking_uri, quiet) as options:
+    with _options(experiment, store, quiet) as options:
         from netzip_mlflow.stages.train import train as run
 
         made = run(loaded, options)
@@ -163,6 +165,7 @@ def measure(
         raise InputError(
             "measure: no model given; allowed: models:/..., runs:/..., paths of ONNX files"
         )
+    store = None if no_log else _store(tracking_uri)
     loaded = _recipe(None, recipe, overrides, seed, threads) if recipe else None
     from netzip_mlflow.runtimes import open_runtime
     from netzip_mlflow.runtimes.onnxruntime import Adapter
@@ -183,7 +186,7 @@ def measure(
                 progress=progress,
             )
     else:
-        with _options(experiment, tracking_uri, quiet) as options:
+        with _options(experiment, store, quiet) as options:
             from netzip_mlflow.stages.measure import measure as run
 
             found = run(
@@ -217,7 +220,7 @@ def compare(
 ) -> None:
     """Compare runs that are already in MLflow: by id, by filter, or a whole experiment."""
     chosen = [*(run_ids or []), *_split(runs, ",")]
-    with _options(experiment, tracking_uri, quiet) as options:
+    with _options(experiment, _store(tracking_uri), quiet) as options:
         from netzip_mlflow.stages.compare import compare as run
 
         run_id, groups = run(options, chosen, where, source=experiment or None)
@@ -262,7 +265,7 @@ def score(
     )
     rows = stage.score(table, basis, columns=columns, baseline=baseline)
     if log:
-        with _options(experiment, tracking_uri, quiet) as options:
+        with _options(experiment, _store(tracking_uri), quiet) as options:
             stage.log(rows, table.stem, basis, options)
     from netzip_mlflow.stages import show
 
@@ -327,7 +330,7 @@ def export(
     tracking_uri: UriOption = None,
 ) -> None:
     """Put a candidate into a folder: model, description, golden answers, a short predict.py."""
-    with _options(None, tracking_uri, quiet=True) as options:
+    with _options(None, _store(tracking_uri), quiet=True) as options:
         from netzip_mlflow.stages.export import export as run
 
         written = run(model, folder, opset, tracking_uri=options.tracking_uri)
@@ -342,8 +345,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
     except NetzipError as error:
-        _explain(str(error))
         sys.stderr.write(f"netzip: {error}\n")
+        _explain(str(error))
         sys.exit(error.exit_status)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("netzip_mlflow"):
@@ -370,10 +373,11 @@ def _explain(reason: str) -> None:
     if run_id:
         from netzip_mlflow.tracking.reachable import healthy, tracking_uri
 
-        if healthy(tracking_uri()) is None:
+        store = tracking_uri()
+        if healthy(store) is None:
             from netzip_mlflow.tracking.runs import explain
 
-            explain(run_id, reason)
+            explain(store, run_id, reason)
 
 
 def _recipe(
@@ -413,17 +417,27 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         raise InputError(Problem(option, f"{text!r}", "numbers separated by commas")) from None
 
 
-@contextlib.contextmanager
-def _options(experiment: str | None, uri: str | None, quiet: bool) -> Iterator[Options]:
-    """Options of a run, with the store checked first and progress shown while it lasts."""
-    from netzip_mlflow.progress import watching
+def _store(uri: str | None) -> str:
+    """The store's address; asked first of all, since everything else may import something heavy.
+
+    Raises:
+        TrackingUnavailable: it cannot be used.
+    """
     from netzip_mlflow.tracking import check_reachable, tracking_uri
 
     store = tracking_uri(uri)
     check_reachable(store)
+    return store
+
+
+@contextlib.contextmanager
+def _options(experiment: str | None, store: str | None, quiet: bool) -> Iterator[Options]:
+    """Options of a run, with progress shown while it lasts; stdout is for the result alone."""
+    from netzip_mlflow.progress import watching
     from netzip_mlflow.stages.job import Options
 
-    with watching(quiet) as (progress, say):
+    assert store is not None  # noqa: S101 (only a dry run, or one without a store, has none)
+    with watching(quiet) as (progress, say), contextlib.redirect_stdout(sys.stderr):
         yield Options(store, experiment or None, _command(), progress, say)
 
 

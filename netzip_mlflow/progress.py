@@ -35,7 +35,8 @@ def watching(quiet: bool) -> Iterator[Watcher]:
             bar.update(step, description=what, completed=done, visible=done < 1.0)
 
         def say(line: str) -> None:
-            console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {_escape(line)}")
+            passed = f"[dim]{time.monotonic() - started:6.1f} s[/dim]"
+            console.print(f"{passed}  {_escape(line)}", soft_wrap=True)  # whole lines in a log
 
         yield progress, say
 

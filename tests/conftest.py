@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
     from netzip_mlflow.deployable import Deployable, Exports
+    from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.tasks.classification import Classification
     from netzip_mlflow.techniques import Context
     from netzip_mlflow.twin import Twin
@@ -71,6 +72,21 @@ def user_code() -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [*sys.path, str(USER_CODE)])
         yield USER_CODE
+
+
+@pytest.fixture
+def loads(tmp_path: Path) -> Callable[..., Recipe]:
+    """`loads(text, *overrides)`: the text as r.yaml, loaded as the command line does."""
+    from netzip_mlflow import data, models, recipe, tasks, techniques
+
+    checks = (data.check, models.check, tasks.check, techniques.check)
+
+    def load(text: str, *overrides: str) -> Recipe:
+        file = tmp_path / "r.yaml"
+        file.write_text(text, encoding="utf-8")
+        return recipe.load(file, overrides, checks)
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = ["KEYS", "describe"]
 
 _INTERVAL = "lower and upper end of its 95 % interval: _low, _high"
@@ -64,9 +66,9 @@ KEYS = {
 def describe(key: str) -> str | None:
     """What a logged key says, or None for a key that is not ours."""
     bare = key.removeprefix("validation/")
-    if bare.startswith("speed/throughput_b"):
+    if re.fullmatch(r"speed/throughput_b\d+", bare):
         return KEYS["speed/throughput_b<N>"]
-    for suffix in ("", "_low", "_high"):
-        if bare.endswith(suffix) and bare.removesuffix(suffix) in KEYS:
-            return KEYS[bare.removesuffix(suffix)]
-    return None
+    if bare in KEYS:
+        return KEYS[bare]
+    whole = KEYS.get(re.sub("_(low|high)$", "", bare), "")
+    return whole if _INTERVAL in whole else None

@@ -109,6 +109,8 @@ def job(kind: str, name: str, options: Options, tracker: Tracker) -> Iterator[Jo
     try:
         with killed_on_sigterm(), tracker.parent(kind, name, keep=keep) as run:
             yield Job(options, tracker, run, folder)
+    except InputError as error:  # found only now: a run exists, so it is no longer status 2
+        raise NetzipError(str(error)) from error
     finally:
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)

@@ -104,7 +104,7 @@ class Classification:
     def validate(self, network: torch.nn.Module) -> float:
         import torch
 
-        device = next(iter(network.parameters())).device
+        device = next(network.parameters(), torch.empty(0)).device
         right, split = 0, self.split("validation")
         with torch.inference_mode():
             for images, labels in split.batches(VALIDATION_BATCH):

@@ -315,10 +315,14 @@ def _store_errors() -> tuple[type[Exception], ...]:
     return MlflowException, SQLAlchemyError
 
 
-def explain(run_id: str, reason: str) -> None:
-    """Leave a reason on a run that something else will mark as failed (`mlflow run` does)."""
+def explain(uri: str, run_id: str, reason: str) -> None:
+    """Leave a reason on a run that something else will mark as failed (`mlflow run` does).
+
+    A run that is not there has nobody to read it: the caller has said the reason already.
+    """
     import mlflow
 
-    client = mlflow.MlflowClient()
-    client.set_tag(run_id, "netzip.reason", reason[:5000])
-    client.set_tag(run_id, NOTE, f"**failed**: {reason}"[:5000])
+    with contextlib.suppress(*_store_errors()):
+        client = mlflow.MlflowClient(uri)
+        client.set_tag(run_id, "netzip.reason", reason[:5000])
+        client.set_tag(run_id, NOTE, f"**failed**: {reason}"[:5000])

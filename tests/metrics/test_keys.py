@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from netzip_mlflow import stages  # noqa: F401  (the room that fills the keys)
 from netzip_mlflow.deployable import Deployable
 from netzip_mlflow.metrics.keys import KEYS, describe
 from netzip_mlflow.recipe import LatencySpec, MeasureSpec

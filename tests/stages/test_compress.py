@@ -246,6 +246,26 @@ class TestModels:
         assert len(rows) == run.data.metrics["speed/layers"]
 
     @pytest.mark.parametrize("name", GRADED)
+    def test_every_class_has_a_row(self, compressed, name):
+        run = compressed.runs[name]
+        frame = pd.read_csv(compressed.fetch(run.info.run_id, "per_class.csv"))
+        assert len(frame) == 10
+        assert frame["recall"].mean() == pytest.approx(run.data.metrics["accuracy/recall_macro"])
+        if name != "baseline":
+            worst = -frame["recall_change_points"].min()
+            dropped = run.data.metrics["fidelity/worst_class_drop_points"]
+            assert max(worst, 0.0) == pytest.approx(dropped)
+
+    def test_a_log_tells_what_was_done(self, compressed):
+        run = compressed.runs["chain"]
+        lines = compressed.fetch(run.info.run_id, "netzip.log").read_text().splitlines()
+        said = "\n".join(lines)
+        order = [said.index(step) for step in ("prune_l1(0.3)", "finetune", "ptq(int8)", "stored")]
+        assert order == sorted(order)
+        assert run.data.tags["netzip.model_digest"] in said
+        assert f"test: top1 {run.data.metrics['accuracy/top1']:.4f}" in said
+
+    @pytest.mark.parametrize("name", GRADED)
     def test_metrics_are_linked_to_the_model(self, compressed, name):
         run = compressed.runs[name]
         (output,) = run.outputs.model_outputs

@@ -122,6 +122,21 @@ def test_it_is_kept_where_it_is_when_the_current_folder_is_gone(
     assert (kept / "model.onnx").read_bytes() == b"measured"
 
 
+def test_bad_input_that_is_found_in_the_middle_is_a_failure(workplace):
+    """Status 2 promises that nothing was started."""
+    tracker = open_tracker(workplace)
+
+    def work() -> None:
+        with job("compress", "digits", workplace, tracker):
+            raise InputError("accuracy/top1: zero")
+
+    with pytest.raises(NetzipError) as caught:
+        work()
+    assert (caught.value.exit_status, str(caught.value)) == (1, "accuracy/top1: zero")
+    (run,) = tracker.client.search_runs([tracker.experiment_id])
+    assert run.data.tags["netzip.reason"] == "accuracy/top1: zero"
+
+
 def test_no_temporary_folder(workplace, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     tracker = open_tracker(workplace)

@@ -256,9 +256,9 @@ def test_of_arrays_cuts_by_seed(arrays: dict[str, np.ndarray]) -> None:
 
 def test_of_arrays_without_a_test_part(arrays: dict[str, np.ndarray]) -> None:
     some = {k: v for k, v in arrays.items() if k.endswith("train")}
-    assert Classification.of(some, test=0.25).sizes["test"] == 80
-    with pytest.raises(InputError, match="test"):
-        Classification.of(some)
+    assert Classification.of(some, test=0.25, calibration=64).sizes["test"] == 80
+    with pytest.raises(InputError, match="ships no test part"):
+        Classification.of(some, calibration=64)
 
 
 def test_of_arrays_that_do_not_fit(arrays: dict[str, np.ndarray]) -> None:

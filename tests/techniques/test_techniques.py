@@ -1,38 +1,24 @@
-"""The contract that every technique of the table keeps, and the registry that finds them.
-
-Parametrised from `TABLE`: a new technique is under test before its author writes a test of it.
-"""
+"""The registry of techniques: names, chains, bounds, the context, the sealed test split."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
-import math
-import random
 import re
 import subprocess
 import sys
-import warnings
 from importlib.metadata import EntryPoint
-from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
-import numpy as np
-import onnx
-import onnxruntime
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from netzip_mlflow import techniques
-from netzip_mlflow.deployable import Deployable, deploy
 from netzip_mlflow.errors import InputError, SplitSealed
 from netzip_mlflow.stages import candidates
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import TABLE, Bounds, Context, Traits, parameter
-from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.twin import Twin
 
 NAMES = sorted(TABLE)
@@ -40,270 +26,6 @@ NAMES = sorted(TABLE)
 
 def _bounds(name: str) -> dict[str, Bounds]:
     return {f.name: f.metadata["bounds"] for f in dataclasses.fields(techniques.find(name))}  # type: ignore[arg-type]
-
-
-PARAMETERS = [(name, key) for name in NAMES for key in _bounds(name)]
-every_technique = pytest.mark.parametrize("name", NAMES)
-every_parameter = pytest.mark.parametrize(("name", "key"), PARAMETERS)
-
-
-@pytest.fixture(scope="module")
-def results(twin: Twin, context: Context) -> dict[str, Twin | Deployable]:
-    """What each technique with its defaults makes of the trained twin."""
-    return {name: techniques.find(name)().apply(twin, context) for name in NAMES}
-
-
-def _run(model: onnx.ModelProto | Path, images: np.ndarray) -> np.ndarray:
-    """Scores by ONNX Runtime itself, without a line of ours."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    file = str(model) if isinstance(model, Path) else model.SerializeToString()
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"images": images})[0]
-
-
-def _images(task: Classification) -> tuple[np.ndarray, np.ndarray]:
-    return next(task.split("test", final=True).batches(120))
-
-
-def _digest(made: Twin | Deployable) -> str:
-    return made.digest() if isinstance(made, Twin) else made.digest
-
-
-# --- the contract ---------------------------------------------------------------------------
-
-
-@every_technique
-def test_it_returns_what_its_kind_says(
-    name: str, twin: Twin, results: dict[str, Twin | Deployable]
-) -> None:
-    found, made = techniques.find(name), results[name]
-    label = found().label()
-    if found.traits.kind == "deploy":
-        assert isinstance(made, Deployable)
-        assert made.manifest["chain"] == [*twin.chain, label]
-        assert made.manifest["classes"] == list(twin.classes)
-    else:
-        assert isinstance(made, Twin)
-        assert made.chain == (*twin.chain, label)
-        assert (made.input, made.classes) == (twin.input, twin.classes)
-        own = {p.data_ptr() for p in twin.model.parameters()}
-        assert not own & {p.data_ptr() for p in made.model.parameters()}, "weights are shared"
-
-
-@every_technique
-def test_it_leaves_everything_else_as_it_was(
-    name: str,
-    twin: Twin,
-    context: Context,
-    capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def world() -> dict[str, Any]:
-        weights = twin.model.state_dict()
-        return {
-            "twin": twin.digest(),
-            "layout": {k: v.stride() for k, v in weights.items()},
-            "mode": [m.training for m in twin.model.modules()],
-            "gradients": [(p.requires_grad, p.grad) for p in twin.model.parameters()],
-            "hooks": [len(m._forward_pre_hooks) for m in twin.model.modules()],
-            "splits": {n: context.task.split(n).digest for n in ("train", "validation")},
-            "torch": torch.get_rng_state().tolist(),
-            "numpy": str(np.random.get_state(legacy=False)),  # noqa: NPY002 (theirs, not ours)
-            "python": random.getstate(),
-            "threads": torch.get_num_threads(),
-            "logging": (logging.getLogger().level, logging.root.manager.disable),
-            "filters": list(warnings.filters),
-        }
-
-    before = world()
-    techniques.find(name)().apply(twin, dataclasses.replace(context, teacher=twin))
-    after = world()
-    assert {k for k in before if before[k] != after[k]} == set()
-    assert capfd.readouterr() == ("", ""), "stdout is for results, stderr for progress"
-    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
-
-
-@every_technique
-def test_the_seed_alone_decides(
-    name: str, twin: Twin, context: Context, results: dict[str, Twin | Deployable]
-) -> None:
-    torch.manual_seed(1234)
-    np.random.seed(1234)  # noqa: NPY002 (a technique must not draw from the global generator)
-    again = techniques.find(name)().apply(twin, context)
-    assert _digest(again) == _digest(results[name])
-
-
-@every_technique
-def test_what_it_makes_ships_and_reloads(
-    name: str,
-    task: Classification,
-    context: Context,
-    baseline: Deployable,
-    results: dict[str, Twin | Deployable],
-    tmp_path: Path,
-) -> None:
-    made = results[name]
-    images, labels = _images(task)
-    shipped = deploy(made, context) if isinstance(made, Twin) else made
-    onnx.checker.check_model(shipped.model, full_check=True)
-    file = shipped.save(tmp_path)
-    scores = _run(file, images)
-    assert scores.shape == (120, 4)
-    assert scores.dtype == np.float32
-    np.testing.assert_array_equal(scores, _run(shipped.model, images))
-    one_by_one = np.concatenate([_run(file, images[i : i + 1]) for i in range(5)])
-    # dynamic quantisation finds its ranges anew for each batch
-    np.testing.assert_allclose(one_by_one, scores[:5], atol=0.1 if name == "dynamic_int8" else 1e-4)
-    if isinstance(made, Twin):
-        with torch.no_grad():
-            expected = made.network()(torch.from_numpy(images)).numpy()
-        np.testing.assert_allclose(scores, expected, atol=1e-4)
-    else:  # stored and computed another way, it is still the same network
-        same = (scores.argmax(1) == _run(baseline.model, images).argmax(1)).mean()
-        assert same >= 0.9
-        assert (scores.argmax(1) == labels).mean() > 0.8, "chance is 0.25"
-
-
-@pytest.mark.parametrize("name", [n for n in NAMES if techniques.find(n).traits.kind == "float"])
-def test_the_twin_it_makes_is_saved_and_rebuilt(
-    name: str, task: Classification, results: dict[str, Twin | Deployable], tmp_path: Path
-) -> None:
-    made = results[name]
-    assert isinstance(made, Twin)
-    made.save(tmp_path)
-    again = Twin.load(tmp_path)
-    assert again.digest() == made.digest()
-    images = torch.from_numpy(_images(task)[0])
-    with torch.no_grad():
-        assert torch.equal(again.network()(images), made.network()(images))
-
-
-class _Untouchable:
-    def __getattr__(self, name: str) -> Any:
-        raise AssertionError(f"a technique whose traits deny it reads this data: {name}")
-
-
-@every_technique
-def test_it_reads_no_data_that_its_traits_deny(name: str, twin: Twin, context: Context) -> None:
-    traits = techniques.find(name).traits
-    denied: dict[str, Any] = {}
-    if not traits.needs_training:
-        denied["train"] = _Untouchable()
-    if not traits.needs_calibration:
-        denied["calibration"] = _Untouchable()
-    if traits.kind == "deploy":
-        denied["validate"] = denied["teacher"] = _Untouchable()
-    techniques.find(name)().apply(twin, dataclasses.replace(context, **denied))
-
-
-@every_technique
-def test_its_description_is_complete(name: str) -> None:
-    found = techniques.find(name)
-    assert found.__name__ in __import__(found.__module__, fromlist=["*"]).__all__
-    assert found.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    assert found.traits.summary
-    assert found.traits.changes_structure == hasattr(found, "replay")
-    label = found().label()
-    assert re.fullmatch(r"[a-z0-9_]+(\([^()]+\))?", label)
-    assert label.split("(")[0] == name, "run params are keyed by it"
-    assert techniques.names()[name] == found.traits.summary
-    assert all(b.help for b in _bounds(name).values())
-
-
-@every_technique
-def test_defaults_lie_within_bounds(name: str) -> None:
-    made = techniques.find(name)()
-    for key, bounds in _bounds(name).items():
-        assert bounds.admits(getattr(made, key))
-
-
-def _outside(bounds: Bounds) -> list[Any]:
-    """Values of the wrong type, and values just outside the range or the choices."""
-    values: list[Any] = ["surely none", [1], {"a": 1}]
-    values += [] if bounds.optional else [None]
-    if bounds.choices is not None:
-        return [*values, *(str(c).upper() + "x" for c in bounds.choices), 1, True]
-    if bounds.type is bool:
-        return [*values, 0, 1, "true"]
-    if bounds.type is str:
-        return [*values[1:], 1, True]
-    values += [True, "1", math.nan, math.inf, -math.inf]
-    if bounds.type is int:
-        values.append(1.5)
-    step = 1 if bounds.type is int else 1e-9
-    if bounds.low is not None:
-        values += [bounds.low - step, bounds.low - 100]
-    if bounds.high is not None:
-        values += [bounds.high + step, bounds.high + 100]
-    return values
-
-
-def _inside(bounds: Bounds) -> list[Any]:
-    values: list[Any] = [None] if bounds.optional else []
-    if bounds.choices is not None:
-        return [*values, *bounds.choices]
-    if bounds.type is bool:
-        return [*values, True, False]
-    return [*values, *(bounds.type(v) for v in (bounds.low, bounds.high) if v is not None)]
-
-
-@every_parameter
-def test_values_outside_its_bounds_are_refused(name: str, key: str) -> None:
-    bounds = _bounds(name)[key]
-    for value in _outside(bounds):
-        raw = {"candidates": {"c": [{name: {key: value}}]}}
-        (problem,) = techniques.check(raw)
-        assert problem.where == f"candidates.c[0].{name}.{key}"
-        assert repr(value) in problem.what
-        assert problem.allowed == str(bounds)
-        with pytest.raises(InputError):
-            techniques.chain([{name: {key: value}}])
-
-
-@every_parameter
-def test_values_inside_its_bounds_are_taken(name: str, key: str) -> None:
-    inside = _inside(_bounds(name)[key])
-    assert inside, "a parameter without bounds is no use to a search"
-    for value in inside:
-        (made,) = techniques.chain([{name: {key: value}}])
-        assert getattr(made, key) == value
-
-
-NEEDS: dict[tuple[str, str], dict[str, Any]] = {
-    ("ptq", "percentile"): {"calibration": "percentile"},
-    ("finetune", "temperature"): {"teacher": "baseline"},
-    ("finetune", "alpha"): {"teacher": "baseline"},
-}
-
-
-def _other(bounds: Bounds, default: Any) -> Any:
-    """A value that is allowed and is not the default."""
-    if bounds.choices is not None:
-        return [c for c in bounds.choices if c != default][-1]
-    if bounds.type is bool:
-        return not default
-    doubled = bounds.type(2 * default) or 1
-    return doubled if bounds.admits(doubled) else bounds.low
-
-
-@every_parameter
-def test_each_parameter_changes_the_result(
-    name: str, key: str, twin: Twin, context: Context
-) -> None:
-    technique = techniques.find(name)
-    # training that starts from a damaged network has something to gain, so it is sure to move
-    damaged = PruneL1(0.8).apply(twin, context)
-    origin = damaged if technique.traits.needs_training else twin
-    given_ = NEEDS.get((name, key), {})
-    plain = technique(**given_)
-    changed = dataclasses.replace(plain, **{key: _other(_bounds(name)[key], getattr(plain, key))})  # type: ignore[type-var]
-    before, after = (t.apply(origin, context) for t in (plain, changed))
-    if isinstance(before, Twin) and isinstance(after, Twin):
-        one, two = before.model.state_dict(), after.model.state_dict()
-        assert any(not torch.equal(one[k], two[k]) for k in one)
-    else:
-        assert _digest(before) != _digest(after)
 
 
 def test_importing_them_loads_no_torch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -165,9 +166,10 @@ class TestEnd:
         assert 1000 < len(tags["netzip.reason"]) <= 8000
         assert read(tracker, parent).info.status == "FAILED"
 
-    def test_explain_leaves_the_reason_on_a_run_of_someone_elses(self, tracker):
+    def test_explain_leaves_the_reason_on_a_run_of_someone_elses(self, tracker, store):
         run = tracker.client.create_run(tracker.experiment_id).info.run_id
-        explain(run, "data.name: unknown data set")
+        explain(store, run, "data.name: unknown data set")
+        explain(store, "0" * 32, "a run that is gone is nobody's loss")
         found = read(tracker, run)
         assert found.data.tags["netzip.reason"] == "data.name: unknown data set"
         assert found.data.tags["mlflow.note.content"].endswith("data.name: unknown data set")
@@ -280,12 +282,14 @@ class TestAway:
         assert small.data.tags["mlflow.parentRunId"] == parent.id
         assert [a.path for a in remote.client.list_artifacts(small.info.run_id)] == ["layers.csv"]
 
-    def test_one_that_stays_away_is_an_error_that_names_what_was_kept(self, remote, server):
+    def test_one_that_stays_away_is_an_error_that_names_what_was_kept(
+        self, remote, server, tmp_path
+    ):
         labels = []
 
         def keep(label: str) -> Path:
             labels.append(label)
-            return Path("/somewhere/netzip-unsent-1")
+            return tmp_path
 
         def work() -> None:
             with remote.parent("compress", "digits", keep=keep) as parent:
@@ -296,7 +300,9 @@ class TestAway:
             work()
         assert caught.value.exit_status == 1
         assert "connection refused" in str(caught.value)
-        assert "what was measured is in /somewhere/netzip-unsent-1" in str(caught.value)
+        assert f"what was measured is in {tmp_path}, the writes" in str(caught.value)
+        waiting = json.loads((tmp_path / "unsent.json").read_text())
+        assert [each["metrics"] for each in waiting] == [{"speed/macs": 1.0}]
         assert len(labels) == 1
         assert server.now >= 20, "it waits a while for a server that only restarts"
 
