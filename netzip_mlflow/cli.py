@@ -356,9 +356,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             "install netzip-mlflow with its dependencies (edge devices: score and measure only)\n"
         )
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("netzip: interrupted\n")
-        sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # Typer has caught Ctrl-C, and says nothing
+            sys.stderr.write("netzip: interrupted\n")
+        raise
     except BaseException as error:
         if type(error).__name__ == "Killed":
             sys.stderr.write("netzip: ended by SIGTERM\n")

@@ -438,8 +438,13 @@ class TestCompress:
 
 
 class TestStopped:
-    @pytest.mark.parametrize(("fault", "status"), [("KeyboardInterrupt", 130), ("Killed", 143)])
-    def test_a_signal_has_its_own_status(self, netzip, recipe, store, monkeypatch, fault, status):
+    @pytest.mark.parametrize(
+        ("fault", "status", "says"),
+        [("KeyboardInterrupt", 130, "interrupted"), ("Killed", 143, "ended by SIGTERM")],
+    )
+    def test_a_signal_has_its_own_status(
+        self, netzip, recipe, store, monkeypatch, fault, status, says
+    ):
         from netzip_mlflow.stages import compress as stage
         from netzip_mlflow.tracking import Killed
 
@@ -449,6 +454,7 @@ class TestStopped:
         monkeypatch.setattr(stage, "baseline", stop)
         ended = netzip("compress", recipe, "--quiet")
         assert (ended.status, ended.out) == (status, "")
+        assert f"netzip: {says}\n" in ended.err
         assert [r.info.status for r in runs(store)] == ["KILLED"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -93,9 +94,9 @@ class Folder:
         return {run.info.run_name or "": run.info.status for run in self.runs()}
 
     def scratch(self) -> list[str]:
-        """What lies in the temporary folder, apart from torch's own cache."""
+        """What lies in the temporary folder and is ours, or was made by Python's tempfile."""
         names = [p.name for p in (self.path / "scratch").iterdir()]
-        return [name for name in names if not name.startswith("torchinductor_")]
+        return [name for name in names if name.startswith(("netzip-", "tmp"))]
 
     def start(self, *command: str, **more: str) -> subprocess.Popen[str]:
         """A process at the head of a group of its own."""
@@ -150,10 +151,11 @@ def save_weights(file: Path) -> None:
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Callable[[], Folder]:
     """Copies of the project as its users have it: what git would give them."""
-    if shutil.which("git") is None or not (ROOT / ".git").exists():
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
         pytest.skip("the project is no git checkout here")
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        [git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -221,10 +223,8 @@ class Server:
 
 def kill_group(process: subprocess.Popen) -> None:
     """`kill -9` of a process group; one that is gone already is fine."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

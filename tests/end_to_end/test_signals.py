@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and kill -9 in the middle of a candidate."""
+"""SIGTERM and Ctrl-C in the middle of a candidate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def held(folder, until, kill):
 
 @pytest.mark.parametrize(
     ("number", "status", "says"),
-    [(signal.SIGTERM, 143, "ended by SIGTERM"), (signal.SIGINT, 130, "")],
+    [(signal.SIGTERM, 143, "ended by SIGTERM"), (signal.SIGINT, 130, "interrupted")],
     ids=["SIGTERM", "Ctrl-C"],
 )
 def test_a_stop_ends_every_run_as_killed(folder, held, number, status, says):
@@ -39,20 +39,17 @@ def test_a_stop_ends_every_run_as_killed(folder, held, number, status, says):
     out, err = held.communicate(timeout=60)
     assert held.returncode == status
     assert out == ""
-    assert says in err
+    assert f"netzip: {says}\n" in err
     assert "Traceback" not in err
     assert set(folder.states().values()) == {"KILLED"}
-    for run in folder.runs():
+    found = {run.info.run_name: run for run in folder.runs()}
+    for run in found.values():
         assert run.data.tags["netzip.reason"].startswith("stopped by ")
     assert folder.scratch() == [], "its work folder is gone"
 
-
-def test_what_was_measured_before_it_is_in_the_store(folder, held):
-    held.send_signal(signal.SIGTERM)
-    held.communicate(timeout=60)
-    found = {run.info.run_name: run for run in folder.runs()}
+    # what was measured before it is in the store
     for name in ("baseline", "half"):
         metrics = found[name].data.metrics
         assert {"accuracy/top1", "speed/chats", "size/disk_bytes"} <= set(metrics)
         assert found[name].outputs.model_outputs, "its model is logged"
-    assert "accuracy/top1" not in found["held"].data.metrics
+    assert found["held"].data.metrics == {}
