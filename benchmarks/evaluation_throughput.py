@@ -16,6 +16,9 @@ machine that is busy for a while then slows both alike.
 Prints one line of JSON. `ratio` is images per second, evaluation / bare loop, the lower of the two
 files; the target is at least 0.95. `quartiles` are those of the pieces' ratios: where they lie far
 apart, the machine was busy.
+
+Seen on two cores of an AMD EPYC without VNNI: 0.990 (fp32 0.991 [0.959, 1.019], int8 0.990
+[0.965, 1.008]).
 """
 
 from __future__ import annotations

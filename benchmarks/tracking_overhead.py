@@ -14,6 +14,9 @@ Prints one line of JSON. `share` is that time / the stage's wall time; the targe
 `share_untimed` leaves the latency window (up to `measure.latency.max_seconds`) out of the wall
 time, which otherwise makes any share small. `share_with_comparison` adds choosing, drawing the
 pictures and writing the report. Importing mlflow (1 to 2 s) comes before and is in none of them.
+
+Seen on two cores of an AMD EPYC, twice: 0.014 and 0.021 (0.020 and 0.025 without the latency
+window, 0.043 and 0.058 with the comparison); 92 writes in about 3 s.
 """
 
 from __future__ import annotations

@@ -194,6 +194,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, again if need be, and wait until it answers."""
+        self.stop()
         path = self._folder.path
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
@@ -203,6 +204,7 @@ class Server:
         ]
         environment = self._folder.environment.copy()
         del environment["MLFLOW_TRACKING_URI"]
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # ten processes fewer
         with (path / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
