@@ -88,7 +88,10 @@ def compress(
         outcome = run(loaded, options, chosen)
     from netzip_mlflow.stages import show
 
-    _emit(as_json, lambda: show.compress_object(outcome), lambda: show.compress_text(outcome))
+    store = options.tracking_uri
+    _emit(
+        as_json, lambda: show.compress_object(outcome), lambda: show.compress_text(outcome, store)
+    )
     if require_feasible and outcome.choice.best is None:
         raise typer.Exit(INFEASIBLE)
 
@@ -166,6 +169,8 @@ def measure(
             "measure: no model given; allowed: models:/..., runs:/..., paths of ONNX files"
         )
     store = None if no_log else _store(tracking_uri)
+    if overrides and not recipe:
+        raise InputError("measure: --set overrides a recipe, and no --recipe is given")
     loaded = _recipe(None, recipe, overrides, seed, threads) if recipe else None
     from netzip_mlflow.runtimes import open_runtime
     from netzip_mlflow.runtimes.onnxruntime import Adapter

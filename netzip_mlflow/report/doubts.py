@@ -23,7 +23,8 @@ def doubts(
         terms: which terms took part in OCS.
         noisy: why the timing is flagged.
     """
-    said = [f"Timing is flagged noisy: {reason}." for reason in noisy]
+    reasons = list(noisy)
+    said = [f"Timing is flagged noisy: {reason}." for reason in reasons]
     if named is not None:
         said += _intervals(named)
     if best.best:
@@ -34,7 +35,9 @@ def doubts(
     if "E" not in terms.split(","):
         said.append("Energy was not measured: the E term is left out of every score.")
     for row in parts.measured:
-        said += [f"{row['name']}: {flag}." for flag in text(row, "flags").split("\n") if flag]
+        flags = text(row, "flags").replace("\n", ",").split(",")
+        told = {"noisy"} if reasons else set()  # of all models, above
+        said += [f"{row['name']}: {flag}." for flag in flags if flag and flag not in told]
     said.append(
         "Intervals cover the choice of samples and rounds only: another training seed, or another "
         "machine, can move the figures further."

@@ -16,8 +16,20 @@ from typing import Any
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.report.style import BASELINE_COLOUR
 
-__all__ = ["BASELINE_COLOUR", "Group", "View", "encode", "link", "overview", "tag", "trade_offs"]
+__all__ = [
+    "BASELINE_COLOUR",
+    "OVERVIEW",
+    "TRADE_OFFS",
+    "Group",
+    "View",
+    "encode",
+    "link",
+    "overview",
+    "tag",
+    "trade_offs",
+]
 
+OVERVIEW, TRADE_OFFS = "netzip-overview", "netzip-trade-offs"
 TAG_LIMIT = 20_000
 _TAG = "mlflow.sharedViewState."
 _PARENTS = ("train", "compress", "measure", "compare", "search")
@@ -100,7 +112,7 @@ def overview(metric_names: Iterable[str], group: Group, *, accuracy: str = "top1
     ]
     sections = [_section("score", "Score and ratios", 3), _section("planes", "Against accuracy", 2)]
     return View(
-        "netzip-overview",
+        OVERVIEW,
         "NetZIP overview",
         _state(names, group, quality, [*bars, *plane], sections),
     )
@@ -125,7 +137,7 @@ def trade_offs(metric_names: Iterable[str], group: Group, *, accuracy: str = "to
     ]
     sections = [_section("trade", "Trade-offs", 1), _section("planes", "Gain against loss", 2)]
     return View(
-        "netzip-trade-offs",
+        TRADE_OFFS,
         "NetZIP trade-offs",
         _state(names, group, quality, [parallel, *planes], sections),
     )

@@ -281,7 +281,7 @@ def _views(
 def _note(choice: Choice, experiment: str) -> str:
     links = " · ".join(
         f"[{name}]({views.link(experiment, view)})"
-        for name, view in (("Overview", "netzip-overview"), ("Trade-offs", "netzip-trade-offs"))
+        for name, view in (("Overview", views.OVERVIEW), ("Trade-offs", views.TRADE_OFFS))
     )
     named = (
         f"**best: {choice.best}**"
@@ -309,7 +309,7 @@ def _parent_metrics(best: Candidate | None) -> dict[str, float]:
 def _constraint(recipe: Recipe) -> str:
     limit = recipe.score.max_drop_points
     end = " (upper end of its interval)" if recipe.score.strict else ""
-    return f"drop of {recipe.score.accuracy}{end} at most {limit:g} points on validation"
+    return f"drop of the primary accuracy{end} at most {limit:g} points on validation"
 
 
 def _noisy(frame: pd.DataFrame) -> list[str]:

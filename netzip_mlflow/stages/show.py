@@ -48,17 +48,21 @@ def compress_object(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def compress_text(outcome: Outcome) -> str:
-    """The comparison as a table, and where the rest is."""
+def compress_text(outcome: Outcome, store: str) -> str:
+    """The comparison as a table, and where the rest is: run, report and view in MLflow."""
     import pandas as pd
 
     from netzip_mlflow.report.table import terminal
+    from netzip_mlflow.report.views import OVERVIEW, link
     from netzip_mlflow.stages.candidates import row
 
     frame = pd.DataFrame([row(c) for c in outcome.candidates])
-    return (
-        _text(terminal(frame, outcome.choice)) + f"run {outcome.run_id}: report.html, plots, views"
-    )
+    served = store.startswith(("http:", "https:"))
+    server = store.rstrip("/") if served else "http://127.0.0.1:5000"
+    where = f"experiment {outcome.experiment_id}, run {outcome.run_id}: report.html, plots"
+    how = "" if served else f"\nmlflow ui --backend-store-uri {store}"
+    view = f"{server}/{link(outcome.experiment_id, OVERVIEW)}"
+    return f"{_text(terminal(frame, outcome.choice))}{where}{how}\n{view}"
 
 
 def compare_object(run_id: str, groups: Sequence[tuple[pd.DataFrame, Choice]]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["PTQ"]
 
 BATCH = 32
+BINS, LEVELS = 512, 255  # of the entropy search; more bins take minutes
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class PTQ:
     """int8 weights (per channel, symmetric), uint8 activations (per tensor), ranges from data.
 
     Source: ONNX Runtime, "Quantize ONNX models"; U8S8 in QDQ form is its fast case on CPUs.
+    Entropy and percentile clip the largest activations, which small networks seldom gain by.
     `reduce_range` keeps weights in 7 of the 8 bits: processors without VNNI add pairs of products
     in 16 bits, which saturates with full-range weights, so that the same file would be less
     accurate there (0.8 points on ResNet-20/CIFAR-10).
@@ -70,20 +72,17 @@ class PTQ:
         import onnx
         from onnxruntime import quantization as ort
 
-        methods = {
-            "minmax": ort.CalibrationMethod.MinMax,
-            "entropy": ort.CalibrationMethod.Entropy,
-            "percentile": ort.CalibrationMethod.Percentile,
-        }
-        extra: dict[str, object] = {}
-        if self.calibration == "percentile":
-            extra["CalibPercentile"] = self.percentile
+        percentile = self.calibration == "percentile"
+        method = ort.CalibrationMethod.Percentile if percentile else ort.CalibrationMethod.MinMax
+        extra: dict[str, object] = {"CalibPercentile": self.percentile} if percentile else {}
         with tempfile.TemporaryDirectory() as folder, quiet_quantiser():
             source, prepared, target = (
                 Path(folder, n) for n in ("in.onnx", "pre.onnx", "out.onnx")
             )
             onnx.save(model, source)
             ort.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            if self.calibration == "entropy":
+                extra["TensorQuantOverrides"] = _entropy_ranges(prepared, split)
             ort.quantize_static(
                 str(prepared),
                 str(target),
@@ -93,11 +92,35 @@ class PTQ:
                 reduce_range=self.reduce_range,
                 weight_type=ort.QuantType.QInt8,
                 activation_type=ort.QuantType.QUInt8,
-                calibrate_method=methods[self.calibration],
+                calibrate_method=method,
                 calibration_providers=["CPUExecutionProvider"],
                 extra_options=extra,
             )
             return onnx.load(target)
+
+
+def _entropy_ranges(model: Path, split: Split) -> dict[str, list[dict[str, np.float32]]]:
+    """Range of each activation that loses least in relative entropy, as overrides.
+
+    Not by `quantize_static` itself: it fixes 128 bins for 128 levels, which leaves one choice, the
+    same as minmax.
+    """
+    import numpy as np
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import create_calibrator
+
+    calibrator = create_calibrator(
+        str(model),
+        augmented_model_path=str(model.with_name("augmented.onnx")),
+        calibrate_method=CalibrationMethod.Entropy,
+        providers=["CPUExecutionProvider"],
+        extra_options={"num_bins": BINS, "num_quantized_bins": LEVELS},
+    )
+    calibrator.collect_data(_Reader(split))  # type: ignore[arg-type]  (get_next is all it uses)
+    return {
+        name: [{"rmin": np.float32(found.lowest), "rmax": np.float32(found.highest)}]
+        for name, found in calibrator.compute_data().items()
+    }
 
 
 class _Reader:

@@ -26,15 +26,6 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 TOP = ("netzip_mlflow/", "recipes/", "MLproject", "conda.yaml", "pyproject.toml", "README.md")
-# MLflow 3.17 maps its tables with an option that SQLAlchemy 2.1 is about to drop: not ours to mend.
-NOT_OURS = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Excuse that one warning in every test of this folder."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(NOT_OURS)
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 120.0) -> None:

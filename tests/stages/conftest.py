@@ -45,17 +45,6 @@ def broken(twin, context):
 VARIABLES = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
 
-# MLflow 3.17 maps its tables with an option that SQLAlchemy 2.1 is about to drop: not ours to mend.
-NOT_OURS = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Excuse that one warning in every test of this folder."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(NOT_OURS)
-
-
 def one_figure(_frame: object, **_named: object) -> dict[str, Figure]:
     """In place of `plots.figures` where nobody looks at the pictures: they take seconds."""
     return {"blank": Figure()}

@@ -207,9 +207,10 @@ class TestModels:
     @pytest.mark.parametrize("name", GRADED)
     def test_its_accuracy_is_what_scikit_learn_finds(self, compressed, name, test_split):
         session = onnxruntime.InferenceSession(compressed.model(name) / "model.onnx")
-        answers = np.concatenate(
-            [session.run(None, {"images": x})[0].argmax(1) for x, _ in test_split.batches(64)]
-        )
+        scores = [
+            np.asarray(session.run(None, {"images": x})[0]) for x, _ in test_split.batches(64)
+        ]
+        answers = np.concatenate(scores).argmax(1)
         metrics = compressed.runs[name].data.metrics
         labels = test_split.labels
         assert metrics["accuracy/top1"] == pytest.approx(accuracy_score(labels, answers), abs=1e-12)
@@ -221,7 +222,7 @@ class TestModels:
         place = compressed.model(name)
         session = onnxruntime.InferenceSession(place / "model.onnx")
         with np.load(place / "extra_files" / "golden.npz") as golden:
-            scores = session.run(None, {"images": golden["images"]})[0]
+            scores = np.asarray(session.run(None, {"images": golden["images"]})[0])
             assert golden["images"].shape == (16, 1, 32, 32)
             np.testing.assert_allclose(scores, golden["scores"], atol=1e-5)
             assert len(golden["labels"]) == 16

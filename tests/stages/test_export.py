@@ -89,7 +89,8 @@ class TestOpset:
         assert manifest["model_digest"] == hashlib.sha256(content).hexdigest()[:16]
         images, scores = golden(folder)
         session = onnxruntime.InferenceSession(tmp_path / "newer" / "model.onnx")
-        np.testing.assert_allclose(session.run(None, {"images": images})[0], scores, atol=1e-3)
+        answers = np.asarray(session.run(None, {"images": images})[0])
+        np.testing.assert_allclose(answers, scores, atol=1e-3)
 
     @pytest.mark.parametrize("opset", [7, 0, -3, 99])
     def test_one_that_cannot_be_had_is_refused_and_nothing_is_written(

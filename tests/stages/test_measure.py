@@ -56,7 +56,7 @@ def pixels(compressed, tmp_path_factory) -> Path:
         onnx.helper.make_node("Div", ["upright", "most"], ["images"]),
         *model.graph.node,
     ]
-    most = onnx.numpy_helper.from_array(np.float32(255), "most")
+    most = onnx.numpy_helper.from_array(np.array(255, np.float32), "most")
     graph = onnx.helper.make_graph(
         nodes, "pixels", [first], list(model.graph.output), [most, *model.graph.initializer]
     )
@@ -128,8 +128,8 @@ class TestBesideEachOther:
         metrics = measured[1]["theirs"].data.metrics
         session = onnxruntime.InferenceSession(foreign)
         split = task.split("test", final=True)
-        answers = [session.run(None, {"images": x})[0].argmax(1) for x, _ in split.batches(64)]
-        right = accuracy_score(split.labels, np.concatenate(answers))
+        answers = [np.asarray(session.run(None, {"images": x})[0]) for x, _ in split.batches(64)]
+        right = accuracy_score(split.labels, np.concatenate(answers).argmax(1))
         assert metrics["accuracy/top1"] == pytest.approx(right, abs=1e-12)
         assert metrics["size/disk_bytes"] == foreign.stat().st_size
         ours = compressed.runs["int8"].data.metrics

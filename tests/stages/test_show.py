@@ -25,11 +25,22 @@ def test_compress_for_machines(compressed):
 
 
 def test_compress_for_people(compressed):
-    text = show.compress_text(compressed.outcome)
+    text = show.compress_text(compressed.outcome, "sqlite:////data/mlflow.db")
     for word in ("baseline", "int8", "chain", "broken failed: RuntimeError: the lamp is out"):
         assert word in text
-    assert compressed.outcome.run_id in text.splitlines()[-1]
+    assert f"run {compressed.outcome.run_id}" in text
     assert "\x1b" not in text, "no colours where nobody sees them"
+
+
+def test_where_to_look_at_it(compressed):
+    home = compressed.outcome.experiment_id
+    view = f"#/experiments/{home}/runs?viewStateShareKey=netzip-overview&"
+    local = show.compress_text(compressed.outcome, "sqlite:////data/mlflow.db").splitlines()
+    assert local[-2] == "mlflow ui --backend-store-uri sqlite:////data/mlflow.db"
+    assert local[-1].startswith(f"http://127.0.0.1:5000/{view}")
+    served = show.compress_text(compressed.outcome, "https://mlflow.example/").splitlines()
+    assert served[-1].startswith(f"https://mlflow.example/{view}")
+    assert not any("mlflow ui" in line for line in served)
 
 
 def test_a_table_scored_with_a_term_missing(tmp_path):

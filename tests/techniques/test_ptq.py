@@ -103,12 +103,7 @@ def test_the_runtime_computes_what_the_graph_says(made: Deployable, task: Classi
 @pytest.mark.parametrize(
     "changed",
     [
-        pytest.param(
-            PTQ(calibration="entropy"),
-            marks=pytest.mark.xfail(
-                reason="with ONNX Runtime's 128 bins the entropy search has one choice"
-            ),
-        ),
+        PTQ(calibration="entropy"),
         PTQ(calibration="percentile", percentile=90.0),
         PTQ(reduce_range=False),
     ],

@@ -19,17 +19,6 @@ VARIABLES = (
 )
 
 
-# MLflow 3.17 maps its tables with an option that SQLAlchemy 2.1 is about to drop: not ours to mend.
-NOT_OURS = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Excuse that one warning in every test of this folder."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(NOT_OURS)
-
-
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's tables in a sqlite file: making them takes seconds, copying them does not."""
