@@ -74,6 +74,18 @@ def user_code() -> Iterator[Path]:
         yield USER_CODE
 
 
+@pytest.fixture(autouse=True)
+def own_tracking_uri() -> Iterator[None]:
+    """`mlflow.set_tracking_uri` sets the variable too: no test hands its store to the next."""
+    name = "MLFLOW_TRACKING_URI"
+    before = os.environ.get(name)
+    yield
+    if before is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = before
+
+
 @pytest.fixture
 def loads(tmp_path: Path) -> Callable[..., Recipe]:
     """`loads(text, *overrides)`: the text as r.yaml, loaded as the command line does."""
