@@ -13,6 +13,7 @@ import typer.main
 import yaml
 
 from netzip_mlflow import cli, data, models, recipe, tasks, techniques
+from netzip_mlflow.cli.arguments import DEFAULT_RECIPE
 from netzip_mlflow.stages.plan import plan
 
 ROOT = Path(__file__).parent.parent
@@ -73,7 +74,7 @@ class TestMLproject:
     @pytest.mark.parametrize("name", ["main", "compress", "train"])
     def test_the_default_recipe_is_there(self, name):
         default = ENTRIES[name]["parameters"]["recipe"]["default"]
-        assert default == cli.DEFAULT_RECIPE
+        assert default == DEFAULT_RECIPE
         assert (ROOT / default).is_file()
 
 
@@ -115,7 +116,7 @@ class TestRecipes:
 
     def test_the_default_shows_what_there_is(self):
         """Six candidates from at least four techniques, chains among them (issue 9, "Speed")."""
-        loaded = load(ROOT / cli.DEFAULT_RECIPE)
+        loaded = load(ROOT / DEFAULT_RECIPE)
         used = {name for chain in loaded.candidates.values() for entry in chain for name in entry}
         assert len(loaded.candidates) >= 6
         assert len(used) >= 4
@@ -123,7 +124,7 @@ class TestRecipes:
 
     def test_the_default_can_be_planned(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        loaded = load(ROOT / cli.DEFAULT_RECIPE)
+        loaded = load(ROOT / DEFAULT_RECIPE)
         found = plan(loaded)
         assert len(found.steps) >= len(loaded.candidates) + 3
         assert list(tmp_path.iterdir()) == []

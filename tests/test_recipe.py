@@ -283,3 +283,15 @@ def test_an_override_reaches_an_absent_section(loads: Loads) -> None:
 def test_a_wrong_override_says_so(loads: Loads, override: str, message: str) -> None:
     (line,) = _messages(loads, GOOD, override)
     assert re.search(message, line)
+
+
+def test_what_cannot_be_read_is_told_with_all_else(
+    loads: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NETZIP_NOT_SET", raising=False)
+    text = GOOD.replace("{name: digits}", "{name: npz, path: '${NETZIP_NOT_SET}/x.npz'}")
+    lines = _messages(loads, text, "train.lr", "name.x=1", "train.epochs=0", "seed=many")
+    expected = ("--set 'train.lr'", "--set 'name.x=1'", "data.path", "train.epochs", "seed")
+    assert len(lines) == len(expected)
+    for line, place in zip(sorted(lines), sorted(expected), strict=True):
+        assert f"r.yaml: {place}: " in line

@@ -60,12 +60,13 @@ KEYS = {
     "training/loss": "mean training loss of an epoch, by epoch",
     "training/validation": "accuracy of the float network on validation, by epoch: it chooses one",
     "validation/...": "accuracy, fidelity, ratio/P, ratio/al, score on validation: they select",
+    "best/...": "on the parent: the same figure of the best candidate",
 }
 
 
 def describe(key: str) -> str | None:
     """What a logged key says, or None for a key that is not ours."""
-    bare = key.removeprefix("validation/")
+    bare = key.removeprefix("best/").removeprefix("validation/")
     if re.fullmatch(r"speed/throughput_b\d+", bare):
         return KEYS["speed/throughput_b<N>"]
     if bare in KEYS:

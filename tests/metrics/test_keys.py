@@ -25,6 +25,7 @@ ELSEWHERE = {
     "ratio/E": "needs an energy meter",
     "ratio/esr": "needs an energy meter",
     "validation/...": "stands for a prefix",
+    "best/...": "stands for a prefix, on the parent",
     "training/loss": "logged while training",
     "training/validation": "logged while training",
 }

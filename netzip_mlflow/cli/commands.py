@@ -1,24 +1,41 @@
-"""The command line: parse, call one stage, print, exit status. Nothing heavy is imported here."""
+"""The commands: each calls one stage and prints what it found."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netzip_mlflow import recipe as recipes
-from netzip_mlflow.errors import InputError, NetzipError, Problem
+from netzip_mlflow.cli.arguments import (
+    DryRunOption,
+    ExperimentOption,
+    JsonOption,
+    OnlyOption,
+    QuietOption,
+    RecipeArgument,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    ThreadsOption,
+    UriOption,
+    numbers,
+    open_store,
+    pair,
+    parts,
+    read_recipe,
+)
+from netzip_mlflow.errors import InputError
 
 if TYPE_CHECKING:
+    from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.stages.job import Options
 
-__all__ = ["app", "main"]
+__all__ = ["app"]
 
 app = typer.Typer(
     name="netzip",
@@ -28,34 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-DEFAULT_RECIPE = "recipes/digits.yaml"
-KILLED, INTERRUPTED, INFEASIBLE = 143, 130, 3
-
-RecipeArgument = Annotated[
-    str | None, typer.Argument(metavar="RECIPE", help="a recipe's YAML file")
-]
-RecipeOption = Annotated[str | None, typer.Option("--recipe", help="the same, as an option")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="override the recipe; repeatable"),
-]
-OnlyOption = Annotated[
-    list[str] | None,
-    typer.Option("--only", metavar="NAME", help="only these candidates; repeatable"),
-]
-ExperimentOption = Annotated[
-    str | None, typer.Option(help="experiment in MLflow (default: netzip)")
-]
-UriOption = Annotated[
-    str | None, typer.Option(help="tracking store (default: MLFLOW_TRACKING_URI, ./mlflow.db)")
-]
-SeedOption = Annotated[int | None, typer.Option(help="overrides the recipe's seed")]
-ThreadsOption = Annotated[int | None, typer.Option(help="overrides measure.threads")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="print the plan and an estimate, do nothing")
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="no progress")]
-JsonOption = Annotated[bool, typer.Option("--json", help="one machine-readable object on stdout")]
+INFEASIBLE = 3
 
 
 @app.command()
@@ -76,9 +66,9 @@ def compress(
     ] = False,
 ) -> None:
     """Train if needed, make all candidates, measure, score and compare them."""
-    store = None if dry_run else _store(tracking_uri)
-    loaded = _recipe(path, recipe, overrides, seed, threads)
-    chosen = tuple(_split(only, ","))
+    store = None if dry_run else open_store(tracking_uri)
+    loaded = read_recipe(path, recipe, overrides, seed, threads)
+    chosen = tuple(parts(only, ","))
     if dry_run:
         _print_plan(loaded, chosen, as_json)
         return
@@ -110,8 +100,8 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train, export and measure the baseline alone."""
-    store = None if dry_run else _store(tracking_uri)
-    loaded = _recipe(path, recipe, overrides, seed, threads)
+    store = None if dry_run else open_store(tracking_uri)
+    loaded = read_recipe(path, recipe, overrides, seed, threads)
     if dry_run:
         _print_plan(loaded.model_copy(update={"candidates": {}}), (), as_json)
         return
@@ -163,20 +153,20 @@ def measure(
     as_json: JsonOption = False,
 ) -> None:
     """Measure any deployables on this machine, interleaved with their baseline."""
-    uris = [*(models or []), *_split(model, ",")]
+    uris = [*(models or []), *parts(model, ",")]
     if not uris:
         raise InputError(
             "measure: no model given; allowed: models:/..., runs:/..., paths of ONNX files"
         )
-    store = None if no_log else _store(tracking_uri)
+    store = None if no_log else open_store(tracking_uri)
     if overrides and not recipe:
         raise InputError("measure: --set overrides a recipe, and no --recipe is given")
-    loaded = _recipe(None, recipe, overrides, seed, threads) if recipe else None
+    loaded = read_recipe(None, recipe, overrides, seed, threads) if recipe else None
     from netzip_mlflow.runtimes import open_runtime
     from netzip_mlflow.runtimes.onnxruntime import Adapter
 
     open_runtime(runtime)
-    adapter = Adapter(layout, _numbers("--mean", mean), _numbers("--std", std), scale)  # type: ignore[arg-type]
+    adapter = Adapter(layout, numbers("--mean", mean), numbers("--std", std), scale)  # type: ignore[arg-type]
     if no_log:
         from netzip_mlflow.progress import watching
         from netzip_mlflow.stages.measure import measure_files
@@ -224,8 +214,8 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs that are already in MLflow: by id, by filter, or a whole experiment."""
-    chosen = [*(run_ids or []), *_split(runs, ",")]
-    with _options(experiment, _store(tracking_uri), quiet) as options:
+    chosen = [*(run_ids or []), *parts(runs, ",")]
+    with _options(experiment, open_store(tracking_uri), quiet) as options:
         from netzip_mlflow.stages.compare import compare as run
 
         run_id, groups = run(options, chosen, where, source=experiment or None)
@@ -260,7 +250,7 @@ def score(
     from netzip_mlflow import scoring
     from netzip_mlflow.stages import score as stage
 
-    columns = dict(_pair("--column", text) for text in column or [])
+    columns = dict(pair("--column", text) for text in column or [])
     basis = scoring.Basis(
         accuracy or stage.find_accuracy(table, columns),
         speed,
@@ -270,7 +260,7 @@ def score(
     )
     rows = stage.score(table, basis, columns=columns, baseline=baseline)
     if log:
-        with _options(experiment, _store(tracking_uri), quiet) as options:
+        with _options(experiment, open_store(tracking_uri), quiet) as options:
             stage.log(rows, table.stem, basis, options)
     from netzip_mlflow.stages import show
 
@@ -284,7 +274,7 @@ def validate(
     overrides: SetOption = None,
 ) -> None:
     """Read a recipe and report everything that is wrong with it."""
-    loaded = _recipe(path, recipe, overrides, None, None)
+    loaded = read_recipe(path, recipe, overrides, None, None)
     count = len(loaded.candidates)
     typer.echo(
         f"{loaded.name}: valid, {count} candidate{'s' * (count != 1)}, digest {loaded.digest()}"
@@ -335,105 +325,11 @@ def export(
     tracking_uri: UriOption = None,
 ) -> None:
     """Put a candidate into a folder: model, description, golden answers, a short predict.py."""
-    with _options(None, _store(tracking_uri), quiet=True) as options:
+    with _options(None, open_store(tracking_uri), quiet=True) as options:
         from netzip_mlflow.stages.export import export as run
 
         written = run(model, folder, opset, tracking_uri=options.tracking_uri)
     typer.echo(f"{folder}: {', '.join(written)}")
-
-
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line; ends the process with the contract's exit status."""
-    # On a busy machine torch's threads that spin at a barrier wait for one that is not scheduled:
-    # epochs of a small network took 4 to 10 times as long. It is read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
-    except NetzipError as error:
-        sys.stderr.write(f"netzip: {error}\n")
-        _explain(str(error))
-        sys.exit(error.exit_status)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("netzip_mlflow"):
-            raise
-        sys.stderr.write(
-            f"netzip: this command needs the package {error.name}, which is not installed here; "
-            "install netzip-mlflow with its dependencies (edge devices: score and measure only)\n"
-        )
-        sys.exit(1)
-    except SystemExit as ended:
-        if ended.code == INTERRUPTED:  # Typer has caught Ctrl-C, and says nothing
-            sys.stderr.write("netzip: interrupted\n")
-        raise
-    except BaseException as error:
-        if type(error).__name__ == "Killed":
-            sys.stderr.write("netzip: ended by SIGTERM\n")
-            sys.exit(KILLED)
-        raise
-    sys.exit(0)
-
-
-def _explain(reason: str) -> None:
-    """Leave the reason on the run that `mlflow run` started, which would only say FAILED."""
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if run_id:
-        from netzip_mlflow.tracking.reachable import healthy, tracking_uri
-
-        store = tracking_uri()
-        if healthy(store) is None:
-            from netzip_mlflow.tracking.runs import explain
-
-            explain(store, run_id, reason)
-
-
-def _recipe(
-    path: str | None,
-    option: str | None,
-    overrides: list[str] | None,
-    seed: int | None,
-    threads: int | None,
-) -> recipes.Recipe:
-    from netzip_mlflow import data, models, tasks, techniques
-
-    given = list(_split(overrides, ";"))
-    given += [f"seed={seed}"] if seed is not None else []
-    given += [f"measure.threads={threads}"] if threads is not None else []
-    checks = [data.check, models.check, tasks.check, techniques.check]
-    return recipes.load(path or option or DEFAULT_RECIPE, given, checks)
-
-
-def _split(values: Sequence[str] | None, separator: str) -> list[str]:
-    """MLproject passes one text where the command line takes an option several times."""
-    return [
-        part.strip() for value in values or [] for part in value.split(separator) if part.strip()
-    ]
-
-
-def _pair(option: str, text: str) -> tuple[str, str]:
-    key, separator, value = text.partition("=")
-    if not separator or not key or not value:
-        raise InputError(Problem(option, f"{text!r}", "HEADER=MEANING, as acc=top1"))
-    return key, value
-
-
-def _numbers(option: str, text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(Problem(option, f"{text!r}", "numbers separated by commas")) from None
-
-
-def _store(uri: str | None) -> str:
-    """The store's address; asked first of all, since everything else may import something heavy.
-
-    Raises:
-        TrackingUnavailable: it cannot be used.
-    """
-    from netzip_mlflow.tracking import check_reachable, tracking_uri
-
-    store = tracking_uri(uri)
-    check_reachable(store)
-    return store
 
 
 @contextlib.contextmanager
@@ -453,7 +349,7 @@ def _command() -> str:
     return shlex.join(["netzip", *sys.argv[1:]])
 
 
-def _print_plan(recipe: recipes.Recipe, only: tuple[str, ...], as_json: bool) -> None:
+def _print_plan(recipe: Recipe, only: tuple[str, ...], as_json: bool) -> None:
     from netzip_mlflow.stages.plan import plan
 
     found = plan(recipe, only)

@@ -1,0 +1,59 @@
+"""The command line: parse, call one stage, print, exit status. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from netzip_mlflow.cli.commands import app
+from netzip_mlflow.errors import NetzipError
+
+__all__ = ["app", "main"]
+
+KILLED, INTERRUPTED = 143, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; ends the process with the contract's exit status."""
+    # On a busy machine torch's threads that spin at a barrier wait for one that is not scheduled:
+    # epochs of a small network took 4 to 10 times as long. It is read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
+    except NetzipError as error:
+        sys.stderr.write(f"netzip: {error}\n")
+        _explain(str(error))
+        sys.exit(error.exit_status)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("netzip_mlflow"):
+            raise
+        sys.stderr.write(
+            f"netzip: this command needs the package {error.name}, which is not installed here; "
+            "install netzip-mlflow with its dependencies (edge devices: score and measure only)\n"
+        )
+        sys.exit(1)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # Typer has caught Ctrl-C, and says nothing
+            sys.stderr.write("netzip: interrupted\n")
+        raise
+    except BaseException as error:
+        if type(error).__name__ == "Killed":
+            sys.stderr.write("netzip: ended by SIGTERM\n")
+            sys.exit(KILLED)
+        raise
+    sys.exit(0)
+
+
+def _explain(reason: str) -> None:
+    """Leave the reason on the run that `mlflow run` started, which would only say FAILED."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id:
+        from netzip_mlflow.tracking.reachable import healthy, tracking_uri
+
+        store = tracking_uri()
+        if healthy(store) is None:
+            from netzip_mlflow.tracking.runs import explain
+
+            explain(store, run_id, reason)

@@ -1,0 +1,100 @@
+"""The recipe: one YAML file, all that a run depends on.
+
+`load` reads, expands, overrides and validates it, and reports every problem at once.
+The schema checks shape only: candidates stay plain mappings, and other rooms add their own
+checks (names of techniques, models, data sets) to the same list of problems.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from netzip_mlflow.errors import InputError, Problem
+from netzip_mlflow.recipe.problems import problem
+from netzip_mlflow.recipe.reading import read
+from netzip_mlflow.recipe.schema import (
+    Augment,
+    DataSpec,
+    LatencySpec,
+    MeasureSpec,
+    ModelSpec,
+    Recipe,
+    ScoreSpec,
+    SplitRule,
+    TrainSpec,
+    Weights,
+)
+
+__all__ = [
+    "Augment",
+    "DataSpec",
+    "LatencySpec",
+    "MeasureSpec",
+    "ModelSpec",
+    "Recipe",
+    "ScoreSpec",
+    "SplitRule",
+    "TrainSpec",
+    "Weights",
+    "load",
+    "read",
+]
+
+CANDIDATE_NAME = re.compile(r"[a-z0-9_-]+")
+RESERVED = "baseline"
+
+Check = Callable[[Mapping[str, Any]], Iterable[Problem]]
+
+
+def load(path: str | Path, overrides: Sequence[str] = (), checks: Sequence[Check] = ()) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        path: the YAML file.
+        overrides: ``key.path=value`` texts; values are YAML.
+        checks: further checks of the raw mapping; their problems join the schema's.
+
+    Raises:
+        InputError: naming every problem at once.
+    """
+    raw, unread = read(path, overrides)
+    problems: list[Problem] = []
+    recipe: Recipe | None = None
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(raw, default=str), strict=True)
+    except ValidationError as error:
+        problems += [problem(e) for e in error.errors()]
+    problems += _candidate_names(raw)
+    for check in checks:
+        problems += check(raw)
+    if unread or problems or recipe is None:
+        raise InputError(_without_doubles(unread, problems), source=str(path))
+    return recipe
+
+
+def _candidate_names(raw: Mapping[str, Any]) -> list[Problem]:
+    candidates = raw.get("candidates")
+    if not isinstance(candidates, dict):
+        return []
+    problems = []
+    for name in candidates:
+        if name == RESERVED:
+            problems.append(Problem(f"candidates.{name}", "the name is reserved"))
+        elif not CANDIDATE_NAME.fullmatch(str(name)):
+            problems.append(
+                Problem(f"candidates.{name}", "not a candidate's name", "letters a-z, 0-9, _ and -")
+            )
+    return problems
+
+
+def _without_doubles(unread: list[Problem], further: Iterable[Problem]) -> list[Problem]:
+    """Each problem once; none that only follows from what could not be read at its place."""
+    unreadable = {p.where for p in unread}
+    kept = [*unread, *(p for p in further if p.where not in unreadable)]
+    return list({str(p): p for p in kept}.values())

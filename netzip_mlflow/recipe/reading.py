@@ -1,0 +1,170 @@
+"""A recipe's file as a plain mapping: YAML, overrides, shorthand, variables, paths."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from netzip_mlflow.errors import InputError, Problem, did_you_mean
+
+__all__ = ["Dumper", "Loader", "read"]
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[Problem]]:
+    """A recipe's raw mapping: overridden, shorthand written out, variables expanded.
+
+    Relative paths (`data.path`, `model.weights`) are taken from the recipe's folder. What is wrong
+    with an override, a variable or a path comes as problems, and the rest is read all the same.
+
+    Raises:
+        InputError: there is no mapping to read.
+    """
+    file = Path(path)
+    try:
+        raw = yaml.load(file.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506 (a SafeLoader)
+    except FileNotFoundError:
+        near = sorted(p.name for p in file.parent.glob("*.yaml")) if file.parent.is_dir() else []
+        allowed = f"the recipes there: {', '.join(near)}" if near else "an existing file"
+        hint = did_you_mean(file.name, near)
+        raise InputError(Problem("", "no such file", allowed, hint), str(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read: {error}", str(path)) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"is not valid YAML: {' '.join(str(error).split())}", str(path)) from None
+    if not isinstance(raw, dict):
+        raise InputError(f"must be a mapping of keys, is {type(raw).__name__}", str(path))
+    problems: list[Problem] = []
+    _expand_shorthand(raw)  # before, so that an override reaches into a chain; after, for its own
+    for override in overrides:
+        _override(raw, override, problems)
+    _expand_shorthand(raw)
+    try:
+        raw = _expand_variables(raw, "", problems)
+    except RecursionError:
+        raise InputError("holds a YAML alias that contains itself", str(path)) from None
+    _anchor_paths(raw, file.parent, problems)
+    return raw, problems
+
+
+class Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice and reads 1e-3 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float):
+                raise yaml.YAMLError(f"key {key!r} is no text, {key_node.start_mark}")
+            if key in seen:
+                raise yaml.YAMLError(f"key {key!r} is given twice, {key_node.start_mark}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+class Dumper(yaml.SafeDumper):
+    """Safe YAML that quotes the texts which `Loader` would read as numbers."""
+
+
+for _kind in (Loader, Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+        list("-+0123456789."),
+    )
+
+
+def _override(raw: dict[str, Any], text: str, problems: list[Problem]) -> None:
+    """Set what `key.path=value` names; sections that are absent are made."""
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        problems.append(Problem(f"--set {text!r}", "must be key.path=value"))
+        return
+    try:
+        parsed = yaml.load(value, Loader=Loader)  # noqa: S506 (a SafeLoader)
+        *parents, last = key.strip().split(".")
+        place: Any = raw
+        for part in parents:
+            step = _step(place, part)
+            if isinstance(place, dict) and place.get(step) is None:
+                place[step] = {}
+            place = place[step]
+        place[_step(place, last)] = parsed
+    except yaml.YAMLError as error:
+        reason = f"the value is not valid YAML: {' '.join(str(error).split())}"
+        problems.append(Problem(f"--set {text!r}", reason))
+    except LookupError as error:
+        problems.append(Problem(f"--set {text!r}", str(error.args[0])))
+
+
+def _step(place: Any, part: str) -> str | int:
+    """The part of a path as a key of `place`.
+
+    Raises:
+        LookupError: `place` has no parts, or is a list without that position.
+    """
+    if isinstance(place, list):
+        if not part.isdigit() or int(part) >= len(place):
+            allowed = f"0 to {len(place) - 1}"
+            raise LookupError(f"{part!r} is no position in the list; allowed: {allowed}")
+        return int(part)
+    if not isinstance(place, dict):
+        raise LookupError(f"{part!r} lies below a plain value")  # noqa: TRY004 (the path is wrong)
+    return part
+
+
+def _expand_shorthand(raw: dict[str, Any]) -> None:
+    """Write `half` out as `half: {}`, wherever a chain's entry has no parameters."""
+    candidates = raw.get("candidates")
+    if not isinstance(candidates, dict):
+        return
+    for name, given in candidates.items():
+        chain = [given] if isinstance(given, str | dict) else given
+        if isinstance(chain, list):
+            candidates[name] = [_entry(entry) for entry in chain]
+
+
+def _entry(entry: Any) -> Any:
+    if isinstance(entry, str):
+        return {entry: {}}
+    if isinstance(entry, dict):
+        return {k: {} if v is None else v for k, v in entry.items()}
+    return entry
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _expand_variables(value: Any, where: str, problems: list[Problem]) -> Any:
+    if isinstance(value, dict):
+        return {
+            k: _expand_variables(v, f"{where}.{k}" if where else str(k), problems)
+            for k, v in value.items()
+        }
+    if isinstance(value, list):
+        return [_expand_variables(v, f"{where}[{i}]", problems) for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    problems += [
+        Problem(where, f"{value!r} names the environment variable {name}, which is not set")
+        for name in _VARIABLE.findall(value)
+        if name not in os.environ
+    ]
+    return _VARIABLE.sub(lambda m: os.environ.get(m.group(1), ""), value)
+
+
+def _anchor_paths(raw: dict[str, Any], folder: Path, problems: list[Problem]) -> None:
+    for section, key in (("data", "path"), ("model", "weights")):
+        part = raw.get(section)
+        value = part.get(key) if isinstance(part, dict) else None
+        if isinstance(part, dict) and isinstance(value, str) and value != "pretrained":
+            try:
+                part[key] = str((folder / Path(value).expanduser()).resolve())
+            except (RuntimeError, ValueError) as error:  # no such user's home; a zero byte
+                problems.append(Problem(f"{section}.{key}", f"{value!r} is no path: {error}"))

@@ -1,0 +1,223 @@
+"""The schema of a recipe: sections, keys, types, bounds, defaults."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from netzip_mlflow.recipe.reading import Dumper
+
+__all__ = [
+    "Augment",
+    "DataSpec",
+    "LatencySpec",
+    "MeasureSpec",
+    "ModelSpec",
+    "Recipe",
+    "ScoreSpec",
+    "SplitRule",
+    "TrainSpec",
+    "Weights",
+]
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
+
+
+class SplitRule(_Spec):
+    """How one split is cut: exactly one of `first`, `count`, `fraction`, from the part `of`."""
+
+    first: Count | None = None
+    count: Count | None = None
+    fraction: Fraction | None = None
+    of: str = "train"
+
+    @model_validator(mode="after")
+    def _one_size(self) -> SplitRule:
+        given = [k for k in ("first", "count", "fraction") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of first, count, fraction; got {given or 'none'}")
+        return self
+
+
+def _size_kind(given: Any) -> str:
+    if isinstance(given, Mapping | SplitRule):
+        return "SplitRule"
+    return "int" if type(given) is int else "float"
+
+
+# told apart by what was given, so that one mistake is one message
+SplitSize = Annotated[
+    Annotated[Fraction, Tag("float")]
+    | Annotated[Count, Tag("int")]
+    | Annotated[SplitRule, Tag("SplitRule")],
+    Discriminator(_size_kind),
+]
+Portion = Annotated[
+    Annotated[Fraction, Tag("float")] | Annotated[Count, Tag("int")], Discriminator(_size_kind)
+]
+
+
+class DataSpec(_Spec):
+    """What the network is trained and judged on. `name` or `factory`, not both.
+
+    `validation` and `test` are a fraction, a count, or a `SplitRule`; without `test`, the part
+    named test that the data set ships. `calibration` is cut from train. `groups` names a column
+    (npz) whose equal values stay in one split. `size` resizes images of a folder (pixels).
+    """
+
+    name: str | None = None
+    factory: str | None = None
+    arguments: dict[str, Any] = {}
+    path: str | None = None
+    size: Count | None = None
+    validation: SplitSize = 0.2
+    test: SplitSize | None = None
+    calibration: Portion = 256
+    groups: str | None = None
+    duplicates: Literal["error", "drop"] = "error"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSpec:
+        if (self.name is None) == (self.factory is None):
+            raise ValueError("exactly one of name, factory")
+        return self
+
+
+class ModelSpec(_Spec):
+    """The network: exactly one of `name`, `uri` (a logged model's twin) and `factory`.
+
+    `weights` is a .safetensors file, a .pt file that loads with weights_only, or `pretrained`
+    (torchvision's own). `mean` and `std` (per channel, on the [0, 1] scale) default to the
+    training split's and become part of the deployable's graph.
+    """
+
+    name: str | None = None
+    uri: str | None = None
+    factory: str | None = None
+    arguments: dict[str, Any] = {}
+    weights: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSpec:
+        given = [k for k in ("name", "uri", "factory") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of name, uri, factory; got {given or 'none'}")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together")
+        return self
+
+
+class Augment(_Spec):
+    """Random changes of a training image: horizontal flip, shift by up to `crop` pixels."""
+
+    flip: bool = False
+    crop: Annotated[int, Field(ge=0)] = 0
+
+
+class TrainSpec(_Spec):
+    """How the baseline is trained; lr is the peak of the schedule."""
+
+    epochs: Count = 10
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    batch: Count = 64
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    augment: Augment = Augment()
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Count | None = None
+
+
+class LatencySpec(_Spec):
+    """When the interleaved rounds stop: half-width of every ratio, seconds, rounds."""
+
+    target: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    max_seconds: Annotated[float, Field(gt=0)] = 20.0
+    max_rounds: Count = 500
+    min_rounds: Annotated[int, Field(ge=5)] = 20
+
+
+class MeasureSpec(_Spec):
+    """How deployables are measured; `throughput` lists batch sizes."""
+
+    threads: Count = 1
+    latency: LatencySpec = LatencySpec()
+    throughput: tuple[Count, ...] = (32,)
+    evaluation_batch: Count = 64
+
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Weights(_Spec):
+    """The lambdas of OCS, one per term."""
+
+    P: Weight = 1.0
+    S: Weight = 1.0
+    C: Weight = 1.0
+    E: Weight = 1.0
+
+
+class ScoreSpec(_Spec):
+    """The basis of the score, and the one constraint: the drop in points that is affordable."""
+
+    accuracy: str = "top1"
+    speed: Literal["chats", "latency", "macs", "ops"] = "chats"
+    size: Literal["disk", "zip", "params", "nonzero", "cpu", "ram"] = "disk"
+    weights: Weights = Weights()
+    zeta: Annotated[float, Field(gt=0)] = 1.0
+    max_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0
+    strict: bool = False
+
+
+class Recipe(_Spec):
+    """All that a run depends on; see docs/recipes.md for each key."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+    task: str = "classification"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataSpec
+    model: ModelSpec
+    train: TrainSpec | None = None
+    candidates: dict[str, tuple[dict[str, dict[str, Any]], ...]] = {}
+    measure: MeasureSpec = MeasureSpec()
+    score: ScoreSpec = ScoreSpec()
+
+    @model_validator(mode="after")
+    def _weights_from_somewhere(self) -> Recipe:
+        if self.train is None and self.model.weights is None and self.model.uri is None:
+            raise ValueError("a model without weights needs a train section")
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 of the resolved recipe, first 16 hex digits."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, every default written out."""
+        return yaml.dump(self.model_dump(mode="json"), Dumper=Dumper, sort_keys=False)
