@@ -2,10 +2,12 @@
 
     python benchmarks/peers.py RECIPE BASELINE.onnx FOLDER
 
-writes FOLDER/ort.onnx (onnxruntime.quantization.quantize_static: QDQ, per channel, uint8
-activations x int8 weights, min-max; as the tool writes it), FOLDER/ort-reduced.onnx (the same with
-its reduce_range option) and FOLDER/nncf.onnx (nncf.quantize, default preset; needs `pip install
-nncf`). Then score all of them beside ours, in one interleaved measurement:
+writes, each as the tool leaves it, FOLDER/ort.onnx (onnxruntime.quantization.quantize_static: QDQ,
+per channel, uint8 activations x int8 weights, min-max), FOLDER/ort-reduced.onnx (the same with its
+reduce_range option) and FOLDER/nncf.onnx (nncf.quantize, default preset; needs `pip install nncf`).
+Beside each stands NAME-stripped.onnx: the same graph after the stripping and naming pass that every
+file of ours gets, so that a difference in size that remains is not bookkeeping. Then score all of
+them beside ours, in one interleaved measurement:
 
     netzip measure FOLDER/*.onnx OURS.onnx --baseline BASELINE.onnx --recipe RECIPE
 
@@ -23,6 +25,7 @@ import onnx
 from onnxruntime import quantization as ort
 
 from netzip_mlflow import recipe as recipes
+from netzip_mlflow.deployable import compact
 from netzip_mlflow.tasks import open_task
 
 BATCH = 32
@@ -40,7 +43,7 @@ class Reader(ort.CalibrationDataReader):
 
 
 def main(recipe: str, baseline: Path, folder: Path) -> None:
-    """Write the three files."""
+    """Write the six files."""
     loaded = recipes.load(recipe)
     split = open_task(loaded.task, loaded.data, loaded.seed).split("calibration")
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,6 +63,9 @@ def main(recipe: str, baseline: Path, folder: Path) -> None:
     samples = [{"images": images[:1]} for images, _ in split.batches(1)]
     quantised = nncf.quantize(onnx.load(baseline), nncf.Dataset(samples), subset_size=len(samples))
     onnx.save(quantised, folder / "nncf.onnx")
+    for name in ("ort", "ort-reduced", "nncf"):
+        stripped = compact(onnx.load(folder / f"{name}.onnx"))
+        onnx.save(stripped, folder / f"{name}-stripped.onnx")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from netzip_mlflow.errors import InputError, NetzipError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Architecture", "Edit", "InputSpec", "Twin"]
+__all__ = ["Architecture", "Edit", "Grid", "InputSpec", "Twin"]
 
 WEIGHTS, DESCRIPTION = "twin.safetensors", "twin.json"
 FORMAT = 1
@@ -76,12 +76,33 @@ class Edit:
 
 
 @dataclass(frozen=True, eq=False)
+class Grid:
+    """weight = scale of its output channel x an integer code that `form` can store.
+
+    `form` is a name of `deployable.forms.FORMS`; `scale` float32 (output channels,), positive.
+    """
+
+    form: str
+    scale: torch.Tensor
+
+    def codes(self, weight: torch.Tensor) -> torch.Tensor:
+        """The codes of a weight (output channels, ...) that lies on the grid, int8."""
+        import torch
+
+        shape = (-1, *(1,) * (weight.ndim - 1))
+        return torch.round(weight.detach() / self.scale.to(weight.device).view(shape)).to(
+            torch.int8
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Twin:
     """A float network with all that is needed to rebuild and export it.
 
     `model` takes normalised input; `network()` takes the deployable's input. `architecture` is
     None for a plain module of the user's own: it can be deployed, but not saved as a twin.
     `masks` holds, per weight name, a bool tensor that is False where a pruning set a zero.
+    `grids` says, per layer, on which values its weights lie (`Grid`); `ptq` stores them so.
     """
 
     model: torch.nn.Module
@@ -91,6 +112,7 @@ class Twin:
     edits: tuple[Edit, ...] = ()
     masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
     chain: tuple[str, ...] = ()
+    grids: Mapping[str, Grid] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -177,6 +199,7 @@ class Twin:
             classes, chain = tuple(saved["classes"]), tuple(saved["chain"])
             architecture = Architecture(**saved["architecture"])
             edits = tuple(Edit(**edit) for edit in saved["edits"])
+            grids = {k: Grid(form, tensors[f"grid.{k}"]) for k, form in saved["grids"].items()}
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"no twin can be read: {DESCRIPTION} is incomplete: {error}", str(folder)
@@ -202,11 +225,13 @@ class Twin:
             edits=edits,
             masks={k.removeprefix("mask."): v for k, v in tensors.items() if k.startswith("mask.")},
             chain=chain,
+            grids=grids,
         )
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         state = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        return state | {f"mask.{k}": v for k, v in self.masks.items()}
+        masks = {f"mask.{k}": v for k, v in self.masks.items()}
+        return state | masks | {f"grid.{k}": v.scale for k, v in self.grids.items()}
 
     def _description(self) -> dict[str, Any]:
         return {
@@ -216,6 +241,7 @@ class Twin:
             "classes": list(self.classes),
             "edits": [dataclasses.asdict(edit) for edit in self.edits],
             "chain": list(self.chain),
+            "grids": {name: grid.form for name, grid in self.grids.items()},
         }
 
 

@@ -78,7 +78,7 @@ def test_techniques_table_is_the_metadata():
             for what, needed in (
                 ("calibration data", t.needs_calibration),
                 ("training", t.needs_training),
-                ("new structure", t.changes_structure),
+                ("new structure", t.stage == "structure"),
             )
             if needed
         )

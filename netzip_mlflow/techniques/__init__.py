@@ -9,6 +9,7 @@ line in `TABLE`, a test. Third parties: the entry-point group `netzip_mlflow.tec
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -28,6 +29,7 @@ __all__ = [
     "TABLE",
     "Bounds",
     "Context",
+    "Range",
     "Technique",
     "Traits",
     "chain",
@@ -49,22 +51,45 @@ TABLE = {
 ENTRY_POINTS = "netzip_mlflow.techniques"
 
 
+Family = Literal["quantisation", "pruning", "distillation", "decomposition", "training", "own"]
+
+
 @dataclass(frozen=True)
 class Traits:
-    """What a technique is and needs; the same data feed the checks, the lists and the docs."""
+    """What a technique is and needs; the same data feed the checks, the lists and the docs.
 
-    family: Literal["quantisation", "pruning", "distillation", "decomposition", "training", "own"]
+    `stage` orders the float techniques of a chain by what they would undo: `structure` (layers
+    change shape, so that masks would no longer fit) before `sparsity` (zeros kept by masks);
+    `weights` anywhere before `grid` (weights lie on the values that the file will store, which
+    `ptq` alone reads: `reads_grids`).
+    """
+
+    family: Family
     kind: Literal["float", "deploy"]
     summary: str
+    stage: Literal["structure", "sparsity", "weights", "grid"] = "weights"
     needs_calibration: bool = False
     needs_training: bool = False
-    changes_structure: bool = False
     size_known: bool = True
+    reads_grids: bool = False
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a search tries of a number: a closed range, on a logarithmic scale or in steps."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a parameter may be: a type, a closed range, or a set of choices; None where optional."""
+    """What a parameter may be: a type, a closed range, or a set of choices; None where optional.
+
+    `search` is what a search tries by default: a range or values; None where it keeps the default.
+    """
 
     type: type
     low: float | None = None
@@ -72,6 +97,7 @@ class Bounds:
     choices: tuple[Any, ...] | None = None
     optional: bool = False
     help: str = ""
+    search: Range | tuple[Any, ...] | None = None
 
     def __str__(self) -> str:
         if self.choices is not None:
@@ -113,6 +139,7 @@ def parameter(
     low: float | None = None,
     high: float | None = None,
     choices: Sequence[Any] | None = None,
+    search: Range | tuple[Any, ...] | None = None,
 ) -> Any:
     """A dataclass field with its bounds. `kind` is needed only where the default is None."""
     bounds = Bounds(
@@ -122,6 +149,7 @@ def parameter(
         choices=None if choices is None else tuple(choices),
         optional=default is None,
         help=help,
+        search=search,
     )
     return field(default=default, metadata={"bounds": bounds})
 
@@ -234,6 +262,8 @@ def chain(
 ) -> tuple[Technique, ...]:
     """The techniques of one chain, ready to apply.
 
+    A chain that puts weights on a grid and names no deploy technique ends with `ptq`.
+
     Raises:
         InputError: any problem that `check` would report.
     """
@@ -241,7 +271,10 @@ def chain(
     problems = _chain_problems(entries, where)
     if problems:
         raise InputError(problems)
-    return tuple(find(name)(**given) for entry in entries for name, given in entry.items())
+    made = tuple(find(name)(**given) for entry in entries for name, given in entry.items())
+    if made and made[-1].traits.kind == "float" and any(t.traits.stage == "grid" for t in made):
+        made = (*made, find("ptq")())
+    return made
 
 
 def label(techniques: Iterable[Technique]) -> str:
@@ -269,7 +302,7 @@ def _chain_problems(
     entries: Sequence[Mapping[str, Mapping[str, Any]]], where: str
 ) -> list[Problem]:
     problems: list[Problem] = []
-    kinds: list[tuple[str, str]] = []
+    known: list[tuple[str, str, Traits]] = []
     for index, entry in enumerate(entries):
         place = f"{where}[{index}]"
         if len(entry) != 1:
@@ -285,18 +318,31 @@ def _chain_problems(
             problems += [dataclasses.replace(p, where=place) for p in error.problems]
             continue
         problems += _parameter_problems(technique, given, f"{place}.{name}")
-        kinds.append((str(name), technique.traits.kind))
-    for position, (name, kind) in enumerate(kinds):
-        if kind == "deploy" and position < len(kinds) - 1:
-            later = kinds[position + 1][0]
-            problems.append(
-                Problem(
-                    f"{where}[{position}]",
-                    f"{name} is a deploy technique and stands before {later}",
-                    "float techniques first, then at most one deploy technique, last",
-                )
-            )
+        known.append((place, str(name), technique.traits))
+    for (place, name, traits), (_, later, _) in itertools.pairwise(known):
+        if traits.kind == "deploy":
+            what = f"{name} is a deploy technique and stands before {later}"
+            allowed = "float techniques first, then at most one deploy technique, last"
+            problems.append(Problem(place, what, allowed))
+    for index, (place, name, traits) in enumerate(known):
+        found = (_undone(name, traits, earlier, before) for _, earlier, before in known[:index])
+        problems += [Problem(place, *undone) for undone in found if undone][:1]
     return problems
+
+
+def _undone(name: str, traits: Traits, earlier: str, before: Traits) -> tuple[str, str] | None:
+    """What a technique would undo of an earlier one, and the order that is allowed instead."""
+    if before.stage == "sparsity" and traits.stage == "structure":
+        return f"{name} changes layers whose zeros {earlier} has masked", f"{name} before {earlier}"
+    if before.stage != "grid":
+        return None
+    if traits.kind == "deploy" and not traits.reads_grids:
+        what = f"{name} would not store the values that {earlier} has put the weights on"
+        return what, "ptq, or no deploy technique, at the end"
+    if traits.kind == "float" and traits.stage != "grid":
+        what = f"{name} would move the weights off the values that {earlier} has put them on"
+        return what, f"{name} before {earlier}"
+    return None
 
 
 def _parameter_problems(technique: type, given: Mapping[str, Any], where: str) -> list[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netzip_mlflow.techniques import Context, Traits, parameter
+from netzip_mlflow.techniques import Context, Range, Traits, parameter
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin
@@ -24,9 +24,12 @@ class PruneL1:
     traits: ClassVar[Traits] = Traits(
         family="pruning",
         kind="float",
+        stage="sparsity",
         summary="zeros in place of the smallest weights, over all layers together",
     )
-    ratio: float = parameter(0.3, "share of weights set to zero", low=0.0, high=0.99)
+    ratio: float = parameter(
+        0.3, "share of weights set to zero", low=0.0, high=0.99, search=Range(0.1, 0.9)
+    )
 
     def label(self) -> str:
         return f"prune_l1({self.ratio:g})"

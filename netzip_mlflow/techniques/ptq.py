@@ -40,9 +40,13 @@ class PTQ:
         kind="deploy",
         summary="int8 weights and activations, ranges from calibration data",
         needs_calibration=True,
+        reads_grids=True,
     )
     calibration: str = parameter(
-        "minmax", "how ranges are found", choices=("minmax", "entropy", "percentile")
+        "minmax",
+        "how ranges are found",
+        choices=("minmax", "entropy", "percentile"),
+        search=("minmax", "percentile"),
     )
     percentile: float = parameter(
         99.999,

@@ -24,7 +24,7 @@ from netzip_mlflow import techniques
 from netzip_mlflow.deployable import Deployable, deploy
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.tasks.classification import Classification
-from netzip_mlflow.techniques import TABLE, Bounds, Context
+from netzip_mlflow.techniques import TABLE, Bounds, Context, Range
 from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.twin import Twin
 
@@ -196,7 +196,7 @@ def test_its_description_is_complete(name: str) -> None:
     assert found.__name__ in __import__(found.__module__, fromlist=["*"]).__all__
     assert found.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert found.traits.summary
-    assert found.traits.changes_structure == hasattr(found, "replay")
+    assert (found.traits.stage == "structure") == hasattr(found, "replay")
     label = found().label()
     assert re.fullmatch(r"[a-z0-9_]+(\([^()]+\))?", label)
     assert label.split("(")[0] == name, "run params are keyed by it"
@@ -209,6 +209,19 @@ def test_defaults_lie_within_bounds(name: str) -> None:
     made = techniques.find(name)()
     for key, bounds in _bounds(name).items():
         assert bounds.admits(getattr(made, key))
+
+
+@every_parameter
+def test_what_a_search_tries_lies_within_bounds(name: str, key: str) -> None:
+    bounds = _bounds(name)[key]
+    if isinstance(bounds.search, Range):
+        assert bounds.type in (int, float)
+        assert bounds.search.low < bounds.search.high
+        assert bounds.admits(bounds.type(bounds.search.low))
+        assert bounds.admits(bounds.type(bounds.search.high))
+    elif bounds.search is not None:
+        assert len(set(bounds.search)) == len(bounds.search) > 1
+        assert all(bounds.admits(value) for value in bounds.search)
 
 
 def _outside(bounds: Bounds) -> list[Any]:

@@ -213,4 +213,4 @@ def test_a_context_of_a_task(task: Classification, twin: Twin) -> None:
 
 def test_traits_hold_what_the_lists_show() -> None:
     made = Traits("own", "float", "a summary")
-    assert (made.needs_calibration, made.needs_training, made.changes_structure) == (False,) * 3
+    assert (made.needs_calibration, made.needs_training, made.stage) == (False, False, "weights")

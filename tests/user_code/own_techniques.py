@@ -72,7 +72,7 @@ class Factorise:
     """The last layer as a product of two, by singular values: fewer parameters, other structure."""
 
     traits: ClassVar[Traits] = Traits(
-        family="decomposition", kind="float", summary="two thin layers", changes_structure=True
+        family="decomposition", kind="float", summary="two thin layers", stage="structure"
     )
     rank: int = parameter(2, "inner width", low=1, high=64)
 
@@ -105,7 +105,7 @@ class Factorise:
 class Forgetful:
     """Records an edit that it cannot replay."""
 
-    traits: ClassVar[Traits] = Traits("own", "float", "no replay", changes_structure=True)
+    traits: ClassVar[Traits] = Traits("own", "float", "no replay", stage="structure")
 
     def label(self) -> str:
         """For tables."""
