@@ -37,6 +37,7 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     _drop_zero_points(small.graph)
     _derive_bias_scales(small.graph)
     _share_equal_constants(small.graph)
+    _drop_dead_nodes(small.graph)
     _drop_unused(small.graph)
     _sort(small.graph)
     _rename(small.graph)
@@ -199,6 +200,17 @@ def _share_equal_constants(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = same.get(name, name)
+
+
+def _drop_dead_nodes(graph: onnx.GraphProto) -> None:
+    """Nodes that nobody reads, such as those that made a bias which was replaced."""
+    while True:
+        used = {o.name for o in graph.output} | {n for node in _nodes(graph) for n in node.input}
+        kept = [node for node in graph.node if used & set(node.output)]
+        if len(kept) == len(graph.node):
+            return
+        del graph.node[:]
+        graph.node.extend(kept)
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:

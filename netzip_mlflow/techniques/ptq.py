@@ -1,47 +1,66 @@
-"""Post-training static quantisation to int8, by ONNX Runtime's own quantiser, in a compact file."""
+"""Post-training static quantisation: int8 arithmetic, weights stored in 8 bits or fewer."""
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from netzip_mlflow.deployable import INPUT, Deployable, compact
-from netzip_mlflow.techniques import Context, Traits, parameter
-from netzip_mlflow.techniques.quiet import quiet_quantiser
+from netzip_mlflow.deployable import Deployable, compact
+from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.techniques import Context, Range, Traits, parameter
 
 if TYPE_CHECKING:
-    import numpy as np
-    import onnx
-
-    from netzip_mlflow.data import Split
+    from netzip_mlflow.deployable import Exported
+    from netzip_mlflow.techniques.layers import Layer
     from netzip_mlflow.twin import Twin
 
-__all__ = ["PTQ"]
+__all__ = ["BITS", "PTQ"]
 
-BATCH = 32
-BINS, LEVELS = 512, 255  # of the entropy search; more bins take minutes
+BITS: Mapping[Any, str] = {8: "int8", 4: "int4", 3: "int3", 2: "int2", "ternary": "ternary"}
+WIDTHS = tuple(BITS)
+SAMPLES = 128  # calibration images for sensitivity and bias correction
 
 
 @dataclass(frozen=True)
 class PTQ:
-    """int8 weights (per channel, symmetric), uint8 activations (per tensor), ranges from data.
+    """Weights per channel and symmetric, uint8 activations per tensor, ranges from data.
 
     Source: ONNX Runtime, "Quantize ONNX models"; U8S8 in QDQ form is its fast case on CPUs.
+    Fewer bits are a matter of the file: the runtime unpacks them to int8 when it loads it, so that
+    speed and operations are those of int8. Weights that `qat` or `binarise` have put on a grid are
+    stored on it as they are; the parameters below speak of the others.
     Entropy and percentile clip the largest activations, which small networks seldom gain by.
-    `reduce_range` keeps weights in 7 of the 8 bits: processors without VNNI add pairs of products
-    in 16 bits, which saturates with full-range weights, so that the same file would be less
-    accurate there (0.8 points on ResNet-20/CIFAR-10).
+    `reduce_range` keeps int8 weights in 7 of the 8 bits: processors without VNNI add pairs of
+    products in 16 bits, which saturates with full-range weights, so that the same file would be
+    less accurate there (0.8 points on ResNet-20/CIFAR-10).
     """
 
     traits: ClassVar[Traits] = Traits(
         family="quantisation",
         kind="deploy",
-        summary="int8 weights and activations, ranges from calibration data",
+        summary="int8 arithmetic, weights stored in 8 bits or fewer, ranges from calibration data",
         needs_calibration=True,
         reads_grids=True,
     )
+    bits: int | str = parameter(8, "stored bits of a weight", choices=WIDTHS, search=(8, 4))
+    edges: int | str = parameter(8, "the same for the first and the last layer", choices=WIDTHS)
+    budget: float | None = parameter(
+        None,
+        "mean stored bits; within it, the layers that suffer most get `wide`",
+        kind=float,
+        low=1.0,
+        high=8.0,
+    )
+    wide: int | str = parameter(8, "bits of the layers that suffer most", choices=WIDTHS[:2])
+    max_drop: float | None = parameter(
+        None,
+        "points on validation; ever more layers get `wide` until the drop is within",
+        kind=float,
+        low=0.0,
+        high=100.0,
+    )
+    correct_bias: bool = parameter(True, "below 8 bits: biases make up for the mean error")
     calibration: str = parameter(
         "minmax",
         "how ranges are found",
@@ -53,86 +72,131 @@ class PTQ:
         "for calibration: percentile; share of values kept, in percent",
         low=50.0,
         high=100.0,
+        search=Range(99.9, 100.0),
     )
-    reduce_range: bool = parameter(True, "weights in [-64, 64]: no saturation without VNNI")
+    reduce_range: bool = parameter(True, "int8 weights in [-64, 64]: no saturation without VNNI")
 
     def label(self) -> str:
-        return "ptq(int8)"
+        return f"ptq({BITS[self.bits]})"
 
     def apply(self, twin: Twin, context: Context) -> Deployable:
-        """Quantise the exported twin; raises NetzipError when it cannot be exported."""
+        """Quantise the exported twin.
+
+        Raises:
+            NetzipError: it cannot be exported, or a layer that is to be stored in few bits is not
+                quantised by the runtime's quantiser.
+        """
+        from netzip_mlflow.techniques import layers
+
         source = context.exports(twin)
-        quantised = self._quantise(source.model, context.calibration)
+        found = layers.find(source, twin)
+        plan = self._plan(source, found, context)
+        made = self._build(twin, source, found, plan, context)
+        if self.max_drop is not None:
+            made = self._within(made, twin, source, found, plan, context)
+        return made
+
+    def _plan(
+        self, source: Exported, found: Mapping[str, Layer], context: Context
+    ) -> dict[str, str]:
+        """The form of each layer, by its weight's name in the graph."""
+        names = list(found)
+        plan = dict.fromkeys(names, BITS[self.bits])
+        plan |= dict.fromkeys((*names[:1], *names[-1:]), BITS[self.edges])
+        fixed = {name: layer.grid.form for name, layer in found.items() if layer.grid}
+        plan |= fixed
+        if self.budget is None:
+            return plan
+        from netzip_mlflow.techniques import sensitivity
+
+        free = {n: f for n, f in found.items() if n not in fixed and plan[n] == BITS[self.bits]}
+        others = {name: form for name, form in plan.items() if name not in free}
+        sizes = {name: layer.rows.size for name, layer in found.items()}
+        least = sensitivity.mean_bits(sizes, plan)
+        if least > self.budget:
+            raise NetzipError(
+                f"ptq.budget: {self.budget:g} bits given, and without any wider layer the mean is "
+                f"{least:.3f}; allowed: that or more, or narrower bits and edges"
+            )
+        harm = self._harm(source, free, plan, context)
+        wide = sensitivity.widened(
+            harm, sizes, BITS[self.bits], BITS[self.wide], self.budget, others
+        )
+        return plan | dict.fromkeys(wide, BITS[self.wide])
+
+    def _harm(
+        self,
+        source: Exported,
+        found: Mapping[str, Layer],
+        plan: Mapping[str, str],
+        context: Context,
+    ) -> dict[str, float]:
+        from netzip_mlflow.techniques import sensitivity
+
+        changed = {name: layer.rounded(plan[name]) for name, layer in found.items()}
+        images, _ = next(context.calibration.batches(SAMPLES))
+        return sensitivity.damage(source.model, changed, images, context.progress)
+
+    def _build(
+        self,
+        twin: Twin,
+        source: Exported,
+        found: Mapping[str, Layer],
+        plan: Mapping[str, str],
+        context: Context,
+    ) -> Deployable:
+        from netzip_mlflow.deployable.integer import LEAST_RUNTIME, with_weights
+        from netzip_mlflow.techniques import layers
+        from netzip_mlflow.techniques.calibration import quantise
+
+        weights = layers.weights(found, plan, reduced=self.reduce_range)
+        model = source.model
+        if any(form != "int8" for form in plan.values()):  # ranges of what will really be computed
+            model = layers.with_rounded(model, found, weights)
+            if self.correct_bias:
+                images, _ = next(context.calibration.batches(SAMPLES))
+                model = layers.with_corrected_biases(model, source.model, found, images)
+        quantised = quantise(
+            model, context.calibration, self.calibration, self.percentile, self.reduce_range
+        )
         return Deployable.of(
-            compact(quantised),
+            compact(with_weights(quantised, model, weights)),
             twin,
             source,
             task=context.task.name,
             label=self.label(),
             calibration_digest=context.calibration.digest,
+            least_runtime={"onnxruntime": LEAST_RUNTIME},
         )
 
-    def _quantise(self, model: onnx.ModelProto, split: Split) -> onnx.ModelProto:
-        import onnx
-        from onnxruntime import quantization as ort
+    def _within(
+        self,
+        made: Deployable,
+        twin: Twin,
+        source: Exported,
+        found: Mapping[str, Layer],
+        plan: dict[str, str],
+        context: Context,
+    ) -> Deployable:
+        """Twice as many wide layers each time, the worst first, until validation is satisfied.
 
-        percentile = self.calibration == "percentile"
-        method = ort.CalibrationMethod.Percentile if percentile else ort.CalibrationMethod.MinMax
-        extra: dict[str, object] = {"CalibPercentile": self.percentile} if percentile else {}
-        with tempfile.TemporaryDirectory() as folder, quiet_quantiser():
-            source, prepared, target = (
-                Path(folder, n) for n in ("in.onnx", "pre.onnx", "out.onnx")
-            )
-            onnx.save(model, source)
-            ort.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-            if self.calibration == "entropy":
-                extra["TensorQuantOverrides"] = _entropy_ranges(prepared, split)
-            ort.quantize_static(
-                str(prepared),
-                str(target),
-                _Reader(split),  # type: ignore[arg-type]  (its get_next is all that is used)
-                quant_format=ort.QuantFormat.QDQ,
-                per_channel=True,
-                reduce_range=self.reduce_range,
-                weight_type=ort.QuantType.QInt8,
-                activation_type=ort.QuantType.QUInt8,
-                calibrate_method=method,
-                calibration_providers=["CPUExecutionProvider"],
-                extra_options=extra,
-            )
-            return onnx.load(target)
+        The file with the least drop is returned where none satisfies.
+        """
+        from netzip_mlflow.techniques import sensitivity
+        from netzip_mlflow.techniques.calibration import accuracy
 
-
-def _entropy_ranges(model: Path, split: Split) -> dict[str, list[dict[str, np.float32]]]:
-    """Range of each activation that loses least in relative entropy, as overrides.
-
-    Not by `quantize_static` itself: it fixes 128 bins for 128 levels, which leaves one choice, the
-    same as minmax.
-    """
-    import numpy as np
-    from onnxruntime.quantization import CalibrationMethod
-    from onnxruntime.quantization.calibrate import create_calibrator
-
-    calibrator = create_calibrator(
-        str(model),
-        augmented_model_path=str(model.with_name("augmented.onnx")),
-        calibrate_method=CalibrationMethod.Entropy,
-        providers=["CPUExecutionProvider"],
-        extra_options={"num_bins": BINS, "num_quantized_bins": LEVELS},
-    )
-    calibrator.collect_data(_Reader(split))  # type: ignore[arg-type]  (get_next is all it uses)
-    return {
-        name: [{"rmin": np.float32(found.lowest), "rmax": np.float32(found.highest)}]
-        for name, found in calibrator.compute_data().items()
-    }
-
-
-class _Reader:
-    """Batches of the calibration split, in the form that ONNX Runtime's calibrators read."""
-
-    def __init__(self, split: Split) -> None:
-        self._batches = split.batches(BATCH)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {INPUT: batch[0]}
+        assert self.max_drop is not None  # noqa: S101 (the caller has looked)
+        origin = context.exports(context.teacher or twin).model
+        limit = accuracy(origin, context.task) - self.max_drop / 100
+        free = {n: f for n, f in found.items() if not f.grid and plan[n] != BITS[self.wide]}
+        order = sensitivity.ranked(self._harm(source, free, plan, context)) if free else []
+        best, reached, count = made, accuracy(made.model, context.task), 1
+        while reached < limit and order:
+            plan |= dict.fromkeys(order[:count], BITS[self.wide])
+            order, count = order[count:], 2 * count
+            made = self._build(twin, source, found, plan, context)
+            right = accuracy(made.model, context.task)
+            context.log("ptq/validation", right, sum(f == BITS[self.wide] for f in plan.values()))
+            if right > reached:
+                best, reached = made, right
+        return best

@@ -1,0 +1,223 @@
+"""The layers of an exported network that hold a weight, and what quantisation makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from netzip_mlflow.deployable import INPUT
+from netzip_mlflow.deployable.integer import Row, Weights
+from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.techniques import rounding
+
+if TYPE_CHECKING:
+    import onnx
+
+    from netzip_mlflow.deployable import Exported
+    from netzip_mlflow.twin import Twin
+
+__all__ = ["Layer", "find", "weights", "with_corrected_biases", "with_rounded"]
+
+KINDS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True, eq=False)
+class OnGrid:
+    """Codes that a float technique has left for a layer, as rows (channels, n)."""
+
+    form: str
+    rows: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One weight: its rows (channels, n), and how it lies in the graph (`axis`: channels)."""
+
+    name: str
+    rows: np.ndarray
+    shape: tuple[int, ...]
+    axis: int
+    grid: OnGrid | None = None
+
+    def laid(self, rows: np.ndarray) -> np.ndarray:
+        """Rows as the graph holds them."""
+        moved = (self.shape[self.axis], *np.delete(self.shape, self.axis))
+        return np.moveaxis(rows.reshape(moved), 0, self.axis)
+
+    def rounded(self, form: str) -> np.ndarray:
+        """The weight as the graph holds it, rounded to a form."""
+        scale = rounding.fit(self.rows, form)
+        return self.laid(rounding.codes(self.rows, scale, form) * scale[:, None])
+
+
+def find(source: Exported, twin: Twin) -> dict[str, Layer]:
+    """The layers of an exported twin in order, by the weight's name in the graph.
+
+    Raises:
+        NetzipError: the twin has a grid for a layer that the graph does not show.
+    """
+    from onnx import numpy_helper
+
+    constants = {t.name: t for t in source.model.graph.initializer}
+    nodes = [n for n in source.model.graph.node if n.op_type in KINDS]
+    found: dict[str, Layer] = {}
+    placed = set()
+    for node, name in zip(nodes, source.layers, strict=True):
+        weight = node.input[1]
+        if weight in found:  # two layers of equal weights share them in the graph
+            placed.add(name)
+        if weight not in constants or weight in found:
+            continue
+        values = numpy_helper.to_array(constants[weight])
+        axis = _channel_axis(node, values.ndim)
+        rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).astype(np.float64)
+        grid = None
+        if name in twin.grids:
+            placed.add(name)
+            grid = _on_grid(twin, name, rows)
+        found[weight] = Layer(name, rows, values.shape, axis, grid)
+    lost = sorted(twin.grids.keys() - placed)
+    if lost:
+        raise NetzipError(
+            f"ptq: layer {lost[0]} lies on a grid, and the exported graph has no such layer"
+        )
+    return found
+
+
+def _channel_axis(node: onnx.NodeProto, ndim: int) -> int:
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        return 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
+    return 1 if node.op_type == "ConvTranspose" else ndim - 1
+
+
+def _on_grid(twin: Twin, name: str, rows: np.ndarray) -> OnGrid:
+    """The grid's codes, turned where a folded normalisation has turned a channel's sign."""
+    grid = twin.grids[name]
+    weight = twin.model.get_parameter(f"{name}.weight")
+    codes = grid.codes(weight).cpu().numpy().reshape(len(rows), -1)
+    turned = (codes * rows).sum(axis=1) < 0
+    return OnGrid(grid.form, np.where(turned[:, None], -codes, codes))
+
+
+def weights(
+    found: Mapping[str, Layer], plan: Mapping[str, str], *, reduced: bool
+) -> dict[str, Weights]:
+    """Codes and scales of every layer in the form that the plan gives it."""
+    fitted = {}
+    for name, layer in found.items():
+        if layer.grid is None:
+            fitted[name] = rounding.fit(layer.rows, plan[name], reduced=reduced)
+        else:
+            codes = layer.grid.rows.astype(np.float64)
+            power = np.square(codes).sum(axis=1)
+            scale = (codes * layer.rows).sum(axis=1) / np.where(power > 0, power, 1)
+            fitted[name] = np.where(scale > 0, scale, scale.max() or 1.0)
+    least = 2.0**-24 * max(float(s.max()) for s in fitted.values())
+    row = Row(max(float(s.max()) for s in fitted.values()))
+    made = {}
+    for name, layer in found.items():
+        scale = row.rounded(np.maximum(fitted[name], least))
+        high = rounding.REDUCED if reduced and plan[name] == "int8" else None
+        codes = (
+            rounding.codes(layer.rows, scale, plan[name], high)
+            if layer.grid is None
+            else layer.grid.rows
+        )
+        made[name] = Weights(plan[name], layer.laid(codes), scale, layer.axis)
+    return made
+
+
+def with_rounded(
+    model: onnx.ModelProto, found: Mapping[str, Layer], made: Mapping[str, Weights]
+) -> onnx.ModelProto:
+    """The float graph with the numbers that the codes stand for."""
+    values = {name: made[name].codes * made[name].spread(made[name].scale) for name in found}
+    return _with(model, values)
+
+
+def with_corrected_biases(
+    model: onnx.ModelProto,
+    source: onnx.ModelProto,
+    found: Mapping[str, Layer],
+    images: np.ndarray,
+) -> onnx.ModelProto:
+    """`model` (`source` with other weights) with biases that make up for the mean error.
+
+    The error of a channel's mean output is the error of its weights times the mean input; what
+    padding takes from the borders is left out. Source: Nagel et al., Data-free quantization
+    (arXiv 1906.04721), section 4.2, with means from data.
+    """
+    from onnx import ModelProto, numpy_helper
+
+    corrected = ModelProto()
+    corrected.CopyFrom(model)
+    before = _constants(source)
+    after = _constants(model)
+    nodes = [
+        n
+        for n in corrected.graph.node
+        if n.op_type in ("Conv", "Gemm") and len(n.input) > 2 and n.input[1] in found
+    ]
+    means = _mean_inputs(source, [n.input[0] for n in nodes], images)
+    for node in nodes:
+        weight, bias = node.input[1], node.input[2]
+        error = np.moveaxis(before[weight] - after[weight], found[weight].axis, 0)
+        per_input = error.reshape(*error.shape[:2], -1).sum(axis=2)
+        mean = means[node.input[0]].reshape(-1, per_input.shape[1])  # (groups, inputs of a group)
+        inputs = np.repeat(mean, len(per_input) // len(mean), axis=0)
+        values = before[bias] + (per_input * inputs).sum(axis=1)
+        node.input[2] = f"{weight}/corrected"  # layers of equal biases share them in the graph
+        tensor = numpy_helper.from_array(values.astype(np.float32), node.input[2])
+        corrected.graph.initializer.append(tensor)
+    used = {name for node in corrected.graph.node for name in node.input}
+    kept = [tensor for tensor in corrected.graph.initializer if tensor.name in used]
+    del corrected.graph.initializer[:]
+    corrected.graph.initializer.extend(kept)
+    return corrected
+
+
+def _constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    from onnx import numpy_helper
+
+    return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+
+
+def _mean_inputs(
+    model: onnx.ModelProto, names: list[str], images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Mean over samples and positions of tensors (n, channels, ...), per channel."""
+    import onnxruntime
+    from onnx import ModelProto, helper
+
+    shown = ModelProto()
+    shown.CopyFrom(model)
+    wanted = list(dict.fromkeys(names))
+    del shown.graph.output[:]
+    shown.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    found = session.run(wanted, {INPUT: images})
+    return {
+        name: value.mean(axis=(0, *range(2, value.ndim)))
+        for name, value in zip(wanted, (np.asarray(f, np.float64) for f in found), strict=True)
+    }
+
+
+def _with(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    from onnx import ModelProto, numpy_helper
+
+    changed = ModelProto()
+    changed.CopyFrom(model)
+    for tensor in changed.graph.initializer:
+        if tensor.name in values:
+            array = values[tensor.name].astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return changed
