@@ -47,6 +47,9 @@ TABLE = {
     "prune_l1": "netzip_mlflow.techniques.prune_l1:PruneL1",
     "prune_random": "netzip_mlflow.techniques.prune_random:PruneRandom",
     "finetune": "netzip_mlflow.techniques.finetune:Finetune",
+    "qat": "netzip_mlflow.techniques.qat:QAT",
+    "binarise": "netzip_mlflow.techniques.binarise:Binarise",
+    "share_kernels": "netzip_mlflow.techniques.share_kernels:ShareKernels",
 }
 ENTRY_POINTS = "netzip_mlflow.techniques"
 

@@ -19,7 +19,6 @@ __all__ = ["BITS", "PTQ"]
 
 BITS: Mapping[Any, str] = {8: "int8", 4: "int4", 3: "int3", 2: "int2", "ternary": "ternary"}
 WIDTHS = tuple(BITS)
-SAMPLES = 128  # calibration images for sensitivity and bias correction
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class PTQ:
         from netzip_mlflow.techniques import sensitivity
 
         changed = {name: layer.rounded(plan[name]) for name, layer in found.items()}
-        images, _ = next(context.calibration.batches(SAMPLES))
+        images, _ = next(context.calibration.batches(sensitivity.SAMPLES))
         return sensitivity.damage(source.model, changed, images, context.progress)
 
     def _build(
@@ -146,7 +145,7 @@ class PTQ:
         context: Context,
     ) -> Deployable:
         from netzip_mlflow.deployable.integer import LEAST_RUNTIME, with_weights
-        from netzip_mlflow.techniques import layers
+        from netzip_mlflow.techniques import layers, sensitivity
         from netzip_mlflow.techniques.calibration import quantise
 
         weights = layers.weights(found, plan, reduced=self.reduce_range)
@@ -154,7 +153,7 @@ class PTQ:
         if any(form != "int8" for form in plan.values()):  # ranges of what will really be computed
             model = layers.with_rounded(model, found, weights)
             if self.correct_bias:
-                images, _ = next(context.calibration.batches(SAMPLES))
+                images, _ = next(context.calibration.batches(sensitivity.SAMPLES))
                 model = layers.with_corrected_biases(model, source.model, found, images)
         quantised = quantise(
             model, context.calibration, self.calibration, self.percentile, self.reduce_range

@@ -13,7 +13,9 @@ from netzip_mlflow.deployable.forms import FORMS
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["damage", "mean_bits", "ranked", "widened"]
+__all__ = ["SAMPLES", "damage", "mean_bits", "ranked", "widened"]
+
+SAMPLES = 128  # calibration images that it is judged by
 
 
 def damage(

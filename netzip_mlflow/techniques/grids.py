@@ -1,0 +1,134 @@
+"""Training with weights on a grid: what `qat`, `binarise` and `share_kernels` share.
+
+While training, each layer computes with rounded weights and its gradient passes straight through
+the rounding to the float weights behind (Bengio et al., arXiv 1308.3432). The step of a grid is
+learned per output channel (Esser et al., Learned Step Size Quantization, arXiv 1902.08153).
+Activations stay float meanwhile: their 8 bits cost next to nothing, and half of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from netzip_mlflow.deployable.forms import FORMS
+from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.techniques import rounding
+from netzip_mlflow.twin import Grid
+
+if TYPE_CHECKING:
+    from netzip_mlflow.techniques import Context
+    from netzip_mlflow.twin import Twin
+
+__all__ = ["Levels", "OnGrid", "layers", "levels", "put", "take"]
+
+LEAST = 1e-12
+NARROW = 4  # up to so many codes, weights beyond the outermost still get their gradient
+
+
+class OnGrid(nn.Module):
+    """A parametrization of a weight that rounds it, and can say onto which grid."""
+
+    def grid(self) -> Grid:
+        """What the layer's weights lie on."""
+        raise NotImplementedError
+
+
+class Levels(OnGrid):
+    """Weights on the codes of a form, with a learned scale per output channel.
+
+    Zeros that a pruning has set stay zero.
+    """
+
+    def __init__(self, weight: torch.Tensor, form: str, mask: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.form = form
+        kind = FORMS[form]
+        self.high = rounding.REDUCED if form == "int8" else kind.high
+        self.step = kind.step
+        self.leaky = kind.base <= NARROW
+        rows = weight.detach().cpu().double().flatten(1).numpy()
+        scale = rounding.fit(rows, form, reduced=True)
+        self.scale = nn.Parameter(torch.from_numpy(scale).to(weight))
+        self.slope = 1 / (rows.shape[1] * self.high) ** 0.5
+        self.mask = None if mask is None else nn.Buffer(mask.to(weight.device))
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight (out, ...) rounded to scale x code."""
+        scale = self.scale.abs().clamp_min(LEAST)
+        scale = scale.detach() + (scale - scale.detach()) * self.slope
+        scale = scale.view(-1, *(1,) * (weight.ndim - 1))
+        share = weight.detach() / scale
+        inside = share.clamp(-self.high, self.high)
+        codes = torch.round((inside + self.high) / self.step) * self.step - self.high
+        rounded = (inside + (codes - inside).detach()) * scale
+        passed = weight - weight.detach()
+        if not self.leaky:
+            passed = passed * (share.detach().abs() <= self.high)
+        rounded = rounded + passed
+        return rounded if self.mask is None else rounded * self.mask
+
+    def grid(self) -> Grid:
+        return Grid(self.form, self.scale.detach().abs().clamp_min(LEAST).float().cpu())
+
+
+def layers(twin: Twin, context: Context) -> Mapping[str, nn.Module]:
+    """The convolutions and linear layers that the exported graph shows by name, in its order.
+
+    Raises:
+        NetzipError: there is none.
+    """
+    modules = dict(twin.model.named_modules())
+    shown = {name: modules[name] for name in context.exports(twin).layers if name in modules}
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Linear)
+    found = {name: module for name, module in shown.items() if isinstance(module, kinds)}
+    if not found:
+        raise NetzipError("the network has no convolution or linear layer to put on a grid")
+    return found
+
+
+def put(twin: Twin, rules: Mapping[str, OnGrid]) -> Twin:
+    """A copy whose layers compute with rounded weights; `take` ends it.
+
+    Layers that lie on a grid already, and have no rule, are kept on it.
+    """
+    copied = twin.copy()
+    kept = {name: grid.form for name, grid in twin.grids.items() if name not in rules}
+    rules = {**levels(twin, kept), **rules}
+    for name, rule in rules.items():
+        parametrize.register_parametrization(copied.model.get_submodule(name), "weight", rule)
+    return copied.replace(masks={}, grids={})  # the rules hold the masks meanwhile
+
+
+def levels(twin: Twin, forms: Mapping[str, str]) -> dict[str, Levels]:
+    """A rule per layer (name -> form), with the mask that a pruning has left.
+
+    Raises:
+        NetzipError: a pruned layer and a form without a zero.
+    """
+    made = {}
+    for name, form in forms.items():
+        mask = twin.masks.get(f"{name}.weight")
+        if mask is not None and not bool(mask.all()) and not FORMS[form].has_zero:
+            raise NetzipError(
+                f"{name}: its pruned weights are zero, for which {form} has no code; "
+                "allowed: 8 or 4 bits, ternary"
+            )
+        made[name] = Levels(twin.model.get_parameter(f"{name}.weight"), form, mask)
+    return made
+
+
+def take(trained: Twin, origin: Twin) -> Twin:
+    """Plain weights that lie exactly on their grids, and the grids."""
+    grids: dict[str, Grid] = {}
+    for name, module in trained.model.named_modules():
+        if parametrize.is_parametrized(module, "weight"):
+            rules = module.get_submodule("parametrizations.weight")
+            (rule,) = [each for each in rules.children() if isinstance(each, OnGrid)]
+            grids[name] = rule.grid()
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    return trained.replace(masks=origin.masks, grids=grids)
