@@ -278,9 +278,14 @@ def test_values_inside_its_bounds_are_taken(name: str, key: str) -> None:
 
 NEEDS: dict[tuple[str, str], dict[str, Any]] = {
     ("ptq", "percentile"): {"calibration": "percentile"},
+    ("ptq", "budget"): {"bits": 4, "edges": 4},
+    ("ptq", "wide"): {"bits": 2, "edges": 2, "budget": 6.0},
+    ("ptq", "max_drop"): {"bits": "ternary", "edges": "ternary"},
+    ("ptq", "correct_bias"): {"bits": 4},
     ("finetune", "temperature"): {"teacher": "baseline"},
     ("finetune", "alpha"): {"teacher": "baseline"},
 }
+OTHERS: dict[tuple[str, str], Any] = {("ptq", "budget"): 6.0, ("ptq", "max_drop"): 0.0}
 
 
 def _other(bounds: Bounds, default: Any) -> Any:
@@ -303,7 +308,9 @@ def test_each_parameter_changes_the_result(
     origin = damaged if technique.traits.needs_training else twin
     given_ = NEEDS.get((name, key), {})
     plain = technique(**given_)
-    changed = dataclasses.replace(plain, **{key: _other(_bounds(name)[key], getattr(plain, key))})  # type: ignore[type-var]
+    own = (name, key) in OTHERS
+    other = OTHERS[name, key] if own else _other(_bounds(name)[key], getattr(plain, key))
+    changed = dataclasses.replace(plain, **{key: other})  # type: ignore[type-var]
     before, after = (t.apply(origin, context) for t in (plain, changed))
     if isinstance(before, Twin) and isinstance(after, Twin):
         one, two = before.model.state_dict(), after.model.state_dict()

@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from netzip_mlflow.deployable import Deployable, deploy
+from netzip_mlflow.metrics.graph import Graph
 from netzip_mlflow.runtimes import open_runtime
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
@@ -27,15 +28,14 @@ def made(twin: Twin, context: Context) -> Deployable:
 
 
 def _codes(model: onnx.ModelProto) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each int8 weight, int64, with its scale, as the graph pairs them."""
-    stored = {t.name: t for t in model.graph.initializer}
-    for node in model.graph.node:
-        weight = stored.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        if weight is not None and weight.data_type == TensorProto.INT8:
-            yield (
-                numpy_helper.to_array(weight).astype(np.int64),
-                numpy_helper.to_array(stored[node.input[1]]).astype(np.float64),
-            )
+    """Each weight's codes, int64, with its scale, as the graph unpacks and pairs them."""
+    graph = Graph(model)
+    for node in graph.nodes:
+        if node.op_type == "DequantizeLinear" and graph.is_constant(node.input[0]):
+            codes, scale = map(graph.value, node.input[:2])
+            assert codes.dtype == np.int8, "biases are float"
+            assert not graph.value(node.input[2]).any(), "symmetric"
+            yield codes.astype(np.int64), scale.astype(np.float64)
 
 
 def _floats(model: onnx.ModelProto) -> dict[tuple[int, ...], np.ndarray]:
@@ -67,9 +67,9 @@ def test_weights_are_symmetric_and_per_channel(
         axis = weight.shape.index(scale.size)
         others = tuple(a for a in range(weight.ndim) if a != axis)
         expected = 2 * np.abs(weight).max(axis=others) / levels
-        np.testing.assert_allclose(scale, expected, rtol=1e-5)
+        np.testing.assert_allclose(scale, expected, rtol=2.0**-11)
         wide = np.expand_dims(scale, others)
-        assert np.abs(codes - weight / wide).max() < 0.5 + 1e-3, "rounded to the nearest"
+        assert np.abs(codes - weight / wide).max() < 0.5 + 1e-5, "rounded to the nearest"
         assert np.abs(codes).max() == levels // 2
 
 
