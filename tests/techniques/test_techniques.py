@@ -80,7 +80,7 @@ def test_an_installed_technique_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pqt", "unknown technique 'pqt'; allowed: ptq, .*or module:function .*mean 'ptq'"),
+        ("ptqq", "unknown technique 'ptqq'; allowed: ptq, .*or module:function .*mean 'ptq'"),
         ("own_techniques:dampp", "has no function 'dampp'; allowed: .*did you mean 'damp'"),
         ("own_technique:damp", "own_technique cannot be imported"),
         ("own_techniques:", "'own_techniques:'; allowed: module:function"),
@@ -136,8 +136,43 @@ def test_float_techniques_come_first_and_one_deploy_technique_last(
 )
 def test_the_order_rule_in_one_line(order: list[str]) -> None:
     problems = techniques.check({"candidates": {"c": [{n: {}} for n in order]}})
-    kinds = [techniques.find(n).traits.kind for n in order]
-    assert (not problems) == ("deploy" not in kinds[:-1])
+    traits = [techniques.find(n).traits for n in order]
+    wrong = "deploy" in [t.kind for t in traits[:-1]]
+    for position, earlier in enumerate(traits):
+        for later in traits[position + 1 :]:
+            wrong |= earlier.stage == "sparsity" and later.stage == "structure"
+            moves = later.kind == "float" and later.stage != "grid"
+            drops = later.kind == "deploy" and not later.reads_grids
+            wrong |= earlier.stage == "grid" and (moves or drops)
+    assert bool(problems) == wrong
+
+
+@pytest.mark.parametrize(
+    ("order", "place", "message"),
+    [
+        ("qat finetune", 1, "finetune would move the weights off .* allowed: finetune before qat"),
+        ("binarise prune_l1 ptq", 1, "prune_l1 would move the weights off"),
+        ("qat half", 1, "half would not store the values .* allowed: ptq, or no deploy technique"),
+        ("share_kernels qat dynamic_int8", 2, "dynamic_int8 would not store the values"),
+    ],
+)
+def test_nothing_undoes_a_grid(order: str, place: int, message: str) -> None:
+    problems = techniques.check({"candidates": {"c": [{n: {}} for n in order.split()]}})
+    assert problems[0].where == f"candidates.c[{place}]"
+    assert re.search(message, str(problems[0]))
+
+
+@pytest.mark.parametrize(
+    ("order", "label"),
+    [
+        ("qat", "qat(int4)+ptq(int8)"),
+        ("binarise qat", "binarise+qat(int4)+ptq(int8)"),
+        ("qat ptq", "qat(int4)+ptq(int8)"),
+        ("finetune", "finetune"),
+    ],
+)
+def test_a_grid_is_stored_by_ptq(order: str, label: str) -> None:
+    assert techniques.label(techniques.chain([{n: {}} for n in order.split()])) == label
 
 
 def test_malformed_candidates_are_left_to_the_schema() -> None:
