@@ -102,12 +102,8 @@ def with_weights(quantised: onnx.ModelProto, weights: Mapping[str, Weights]) -> 
     if missing:
         raise NetzipError(f"the quantiser left the weight {missing[0]} in float")
     weights = {name: made for name, made in weights.items() if name in found}
-    readers = {
-        name: [
-            n for n in graph.node if n.op_type in _BIASED and n.input[1] == found[name].output[0]
-        ]
-        for name in weights
-    }
+    biased = [node for node in graph.node if node.op_type in _BIASED]
+    readers = {n: [b for b in biased if b.input[1] == found[n].output[0]] for n in weights}
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     weights = {
         name: _with_room_for_biases(graph, made, readers[name], constants)
@@ -171,10 +167,6 @@ def _with_room_for_biases(
 
 _NOTHING = np.zeros(0, np.int8)
 _BIASED = {"Conv", "ConvTranspose", "Gemm"}
-
-
-def _biased(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    return [node for node in graph.node if node.op_type in _BIASED]
 
 
 def _write(graph: onnx.GraphProto, name: str, parts: Mapping[str, np.ndarray]) -> None:

@@ -28,7 +28,8 @@ def quantise(
 ) -> onnx.ModelProto:
     """A float graph in QDQ form: uint8 activations per tensor, int8 weights per channel.
 
-    Biases stay float. `method` is minmax, entropy or percentile; the weights of `X` are then named `X_quantized`.
+    Biases stay float. `method` is minmax, entropy or percentile; the weights of `X` are then named
+    `X_quantized`.
     """
     import onnx
     from onnxruntime import quantization as ort
