@@ -3,12 +3,12 @@
 ONNX Runtime's quantiser decides where activations are quantised and on what ranges. Here its
 weights are replaced by codes in any form of `forms`, and scales and biases move into two rows of
 float16 numbers, which the runtime casts and takes apart when it loads the file. Biases stay float:
-the runtime (1.22 or later) quantises them to int32 with the scale that the product needs.
+the runtime quantises them to int32 with the scale that the product needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,8 @@ from onnx import helper, numpy_helper
 from netzip_mlflow.deployable.forms import FORMS, opset_of, store
 from netzip_mlflow.errors import NetzipError
 
-__all__ = ["LEAST_RUNTIME", "Row", "Weights", "with_weights"]
+__all__ = ["Row", "Weights", "least_runtime", "with_weights"]
 
-LEAST_RUNTIME = "1.22"  # the first ONNX Runtime that executes these graphs in int8
 CEILING = 2.0**14  # where a row's largest number is put, well within float16
 
 
@@ -73,14 +72,20 @@ class Row:
         _prepend(graph, nodes)
 
 
-def with_weights(
-    quantised: onnx.ModelProto, source: onnx.ModelProto, weights: Mapping[str, Weights]
-) -> onnx.ModelProto:
-    """`quantised` (QDQ form, by ONNX Runtime's quantiser, of `source`) with other weights.
+def least_runtime(forms: Iterable[str]) -> str:
+    """The first ONNX Runtime that executes these forms in int8 (seen, from 1.17 to 1.32).
+
+    Up to 1.20 float biases keep every layer in float; up to 1.22 files with int4 do not load.
+    """
+    return "1.23" if "int4" in forms else "1.21"
+
+
+def with_weights(quantised: onnx.ModelProto, weights: Mapping[str, Weights]) -> onnx.ModelProto:
+    """`quantised` (QDQ form with float biases, by ONNX Runtime's quantiser) with other weights.
 
     Args:
-        source: the float graph, whose biases are taken.
-        weights: by the name of the weight in `source`; `scale` already rounded by a `Row`.
+        weights: by the name of the weight before it was quantised; `scale` already rounded by a
+            `Row`.
 
     Raises:
         NetzipError: a weight that the quantiser left in float.
@@ -97,66 +102,70 @@ def with_weights(
     if missing:
         raise NetzipError(f"the quantiser left the weight {missing[0]} in float")
     weights = {name: made for name, made in weights.items() if name in found}
-    biases = _biases(model, source, weights, found)
-    weights = _room_for_biases(model, weights, biases, found)
+    biased = [node for node in graph.node if node.op_type in _BIASED]
+    readers = {n: [b for b in biased if b.input[1] == found[n].output[0]] for n in weights}
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    weights = {
+        name: _with_room_for_biases(graph, made, readers[name], constants)
+        for name, made in weights.items()
+    }
+    biases = _biases(readers, constants)
     for name in weights:  # the zero point stays: without it the runtime fuses neither Gemm nor Pad
         found[name].input[0], found[name].input[1] = f"{name}/codes", f"{name}/scale"
     storage = store({f"{name}/codes": (w.form, w.codes) for name, w in weights.items()})
     graph.initializer.extend(storage.initializers)
     _prepend(graph, storage.nodes)
     _write(graph, "scales", {f"{name}/scale": w.scale for name, w in weights.items()})
-    _write(graph, "biases", {f"{name}/bias": bias for name, bias in biases.items()})
+    _write(graph, "biases", biases)
     _require_opset(model, opset_of([w.form for w in weights.values()]))
     return model
 
 
 def _biases(
-    model: onnx.ModelProto,
-    source: onnx.ModelProto,
-    weights: Mapping[str, Weights],
-    found: Mapping[str, onnx.NodeProto],
+    readers: Mapping[str, Sequence[onnx.NodeProto]], constants: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The float biases of the source by weight; the layers of `model` are set to read them."""
-    values = {t.name: numpy_helper.to_array(t) for t in source.graph.initializer}
-    readers = {n.input[1]: n for n in model.graph.node if n.op_type in _BIASED and n.input[2:]}
+    """The biases of the layers, which are set to read them from a row: one for each layer, for
+    layers that share a weight too."""
     biases = {}
-    for node in source.graph.node:
-        if node.op_type not in _BIASED or not node.input[2:] or node.input[1] not in weights:
-            continue
-        name, bias = node.input[1], values.get(node.input[2])
-        reader = readers.get(found[name].output[0])
-        if bias is not None and reader is not None:
-            biases[name] = bias.ravel()
-            reader.input[2] = f"{name}/bias"
+    for name, nodes in readers.items():
+        for position, node in enumerate(n for n in nodes if _has_bias(n, constants)):
+            part = f"{name}/bias{position}"
+            biases[part] = constants[node.input[2]].ravel()
+            node.input[2] = part
     return biases
 
 
-def _room_for_biases(
-    model: onnx.ModelProto,
-    weights: Mapping[str, Weights],
-    biases: Mapping[str, np.ndarray],
-    found: Mapping[str, onnx.NodeProto],
-) -> dict[str, Weights]:
+def _has_bias(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> bool:
+    return len(node.input) > 2 and constants.get(node.input[2], _NOTHING).dtype == np.float32
+
+
+def _with_room_for_biases(
+    graph: onnx.GraphProto,
+    made: Weights,
+    readers: Sequence[onnx.NodeProto],
+    constants: Mapping[str, np.ndarray],
+) -> Weights:
     """Wider scales where a channel's bias would not fit int32 as a multiple of its product's scale:
-    channels whose weights are next to nothing, which lose nothing by it."""
-    values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    makers = {output: node for node in model.graph.node for output in node.output}
-    readers = {n.input[1]: n for n in model.graph.node if n.op_type in _BIASED}
-    result = dict(weights)
-    for name, bias in biases.items():
-        made = weights[name]
-        source = makers.get(readers[found[name].output[0]].input[0])
-        if source is None or source.op_type != "DequantizeLinear" or not FORMS[made.form].has_zero:
+    channels whose weights are next to nothing beside it, which lose nothing by it."""
+    makers = {output: node for node in graph.node for output in node.output}
+    least = np.zeros(len(made.scale))
+    for node in readers:
+        source = makers.get(node.input[0])
+        if source is None or source.op_type != "DequantizeLinear" or not _has_bias(node, constants):
             continue
-        least = np.abs(bias) / (float(values[source.input[1]]) * 2.0**30)
-        if (made.scale >= least).all():
-            continue
-        scale = np.maximum(made.scale, least).astype(np.float32)
-        codes = np.rint(made.codes * made.spread(made.scale / scale)).astype(np.int8)
-        result[name] = Weights(made.form, codes, scale, made.axis)
-    return result
+        bias = np.abs(constants[node.input[2]].astype(np.float64)).ravel()
+        bias = bias.reshape(-1, len(least)).max(axis=0)  # groups of a ConvTranspose share scales
+        least = np.maximum(least, bias / (float(constants[source.input[1]]) * 2.0**30))
+    if (made.scale >= least).all():
+        return made
+    scale = np.maximum(made.scale, least).astype(np.float32)
+    kind = FORMS[made.form]
+    exact = made.codes * made.spread(made.scale / scale)
+    codes = np.rint((exact + kind.high) / kind.step) * kind.step - kind.high
+    return Weights(made.form, codes.astype(np.int8), scale, made.axis)
 
 
+_NOTHING = np.zeros(0, np.int8)
 _BIASED = {"Conv", "ConvTranspose", "Gemm"}
 
 
@@ -176,3 +185,5 @@ def _require_opset(model: onnx.ModelProto, least: int) -> None:
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = max(entry.version, least)
+    least_ir = helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
+    model.ir_version = max(model.ir_version, least_ir)

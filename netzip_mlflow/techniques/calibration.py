@@ -28,13 +28,15 @@ def quantise(
 ) -> onnx.ModelProto:
     """A float graph in QDQ form: uint8 activations per tensor, int8 weights per channel.
 
-    `method` is minmax, entropy or percentile; the weights of `X` are then named `X_quantized`.
+    Biases stay float. `method` is minmax, entropy or percentile; the weights of `X` are then named
+    `X_quantized`.
     """
     import onnx
     from onnxruntime import quantization as ort
 
     cut = method == "percentile"
-    extra: dict[str, object] = {"CalibPercentile": percentile} if cut else {}
+    extra: dict[str, object] = {"QuantizeBias": False}
+    extra |= {"CalibPercentile": percentile} if cut else {}
     with tempfile.TemporaryDirectory() as folder, quiet_quantiser():
         source, prepared, target = (Path(folder, n) for n in ("in.onnx", "pre.onnx", "out.onnx"))
         onnx.save(model, source)

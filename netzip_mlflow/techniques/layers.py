@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Layer", "find", "weights", "with_corrected_biases", "with_rounded"]
 
 KINDS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +117,8 @@ def weights(
             codes = layer.grid.rows.astype(np.float64)
             power = np.square(codes).sum(axis=1)
             scale = (codes * layer.rows).sum(axis=1) / np.where(power > 0, power, 1)
-            fitted[name] = np.where(scale > 0, scale, scale.max() or 1.0)
+            # a normalisation of zero silences a channel: its codes then stand for next to nothing
+            fitted[name] = np.where(power > 0, np.maximum(scale, 0), scale.max() or 1.0)
     least = 2.0**-24 * max(float(s.max()) for s in fitted.values())
     row = Row(max(float(s.max()) for s in fitted.values()))
     made = {}
@@ -158,27 +160,33 @@ def with_corrected_biases(
     corrected.CopyFrom(model)
     before = _constants(source)
     after = _constants(model)
-    nodes = [
-        n
-        for n in corrected.graph.node
-        if n.op_type in ("Conv", "Gemm") and len(n.input) > 2 and n.input[1] in found
-    ]
+    nodes = [n for n in corrected.graph.node if _is_corrected(n, found, before)]
     means = _mean_inputs(source, [n.input[0] for n in nodes], images)
-    for node in nodes:
-        weight, bias = node.input[1], node.input[2]
+    for position, node in enumerate(nodes):
+        weight = node.input[1]
         error = np.moveaxis(before[weight] - after[weight], found[weight].axis, 0)
         per_input = error.reshape(*error.shape[:2], -1).sum(axis=2)
         mean = means[node.input[0]].reshape(-1, per_input.shape[1])  # (groups, inputs of a group)
         inputs = np.repeat(mean, len(per_input) // len(mean), axis=0)
-        values = before[bias] + (per_input * inputs).sum(axis=1)
-        node.input[2] = f"{weight}/corrected"  # layers of equal biases share them in the graph
-        tensor = numpy_helper.from_array(values.astype(np.float32), node.input[2])
+        bias = before[node.input[2]] if any(node.input[2:]) else 0.0
+        values = bias + (per_input * inputs).sum(axis=1)
+        name = f"{weight}/corrected{position}"  # layers may share a weight, a bias or both
+        node.input[:] = [*node.input[:2], name]
+        tensor = numpy_helper.from_array(values.astype(np.float32), name)
         corrected.graph.initializer.append(tensor)
     used = {name for node in corrected.graph.node for name in node.input}
     kept = [tensor for tensor in corrected.graph.initializer if tensor.name in used]
     del corrected.graph.initializer[:]
     corrected.graph.initializer.extend(kept)
     return corrected
+
+
+def _is_corrected(
+    node: onnx.NodeProto, found: Mapping[str, Layer], constants: Mapping[str, np.ndarray]
+) -> bool:
+    """Whether the node is a layer whose bias is stored or absent."""
+    layer = node.op_type in ("Conv", "Gemm") and node.input[1] in found
+    return layer and all(name in constants for name in node.input[2:] if name)
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -196,19 +204,23 @@ def _mean_inputs(
 
     shown = ModelProto()
     shown.CopyFrom(model)
-    wanted = list(dict.fromkeys(names))
+    wanted = [name for name in dict.fromkeys(names) if name != INPUT]
     del shown.graph.output[:]
     shown.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    sums: dict[str, np.ndarray] = {}
     session = onnxruntime.InferenceSession(
         shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    found = session.run(wanted, {INPUT: images})
-    return {
-        name: value.mean(axis=(0, *range(2, value.ndim)))
-        for name, value in zip(wanted, (np.asarray(f, np.float64) for f in found), strict=True)
-    }
+    for start in range(0, len(images), BATCH):  # all activations of a batch are held at once
+        batch = images[start : start + BATCH]
+        found = dict(zip(wanted, session.run(wanted, {INPUT: batch}), strict=True))
+        for name, value in (found | {INPUT: batch}).items():
+            array = np.asarray(value, np.float64)
+            mean = array.mean(axis=tuple(range(2, array.ndim))).sum(axis=0)
+            sums[name] = sums.get(name, 0) + mean
+    return {name: total / len(images) for name, total in sums.items()}
 
 
 def _with(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.deployable import Deployable, compact
+from netzip_mlflow.deployable.forms import FORMS
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
 
@@ -82,11 +83,12 @@ class PTQ:
         """Quantise the exported twin.
 
         Raises:
-            NetzipError: it cannot be exported, or a layer that is to be stored in few bits is not
-                quantised by the runtime's quantiser.
+            NetzipError: it cannot be exported; a layer that is to be stored in few bits is not
+                quantised by the runtime's quantiser; the budget is too small; `wide` is narrow.
         """
         from netzip_mlflow.techniques import layers
 
+        self._require_wider()
         source = context.exports(twin)
         found = layers.find(source, twin)
         plan = self._plan(source, found, context)
@@ -94,6 +96,15 @@ class PTQ:
         if self.max_drop is not None:
             made = self._within(made, twin, source, found, plan, context)
         return made
+
+    def _require_wider(self) -> None:
+        if self.budget is None and self.max_drop is None:
+            return
+        if FORMS[BITS[self.wide]].bits < FORMS[BITS[self.bits]].bits:
+            raise NetzipError(
+                f"ptq.wide: {self.wide} given, narrower than ptq.bits, which is {self.bits}; "
+                f"allowed: {self.bits} or more, or fewer bits"
+            )
 
     def _plan(
         self, source: Exported, found: Mapping[str, Layer], context: Context
@@ -144,7 +155,7 @@ class PTQ:
         plan: Mapping[str, str],
         context: Context,
     ) -> Deployable:
-        from netzip_mlflow.deployable.integer import LEAST_RUNTIME, with_weights
+        from netzip_mlflow.deployable.integer import least_runtime, with_weights
         from netzip_mlflow.techniques import layers, sensitivity
         from netzip_mlflow.techniques.calibration import quantise
 
@@ -159,13 +170,13 @@ class PTQ:
             model, context.calibration, self.calibration, self.percentile, self.reduce_range
         )
         return Deployable.of(
-            compact(with_weights(quantised, model, weights)),
+            compact(with_weights(quantised, weights)),
             twin,
             source,
             task=context.task.name,
             label=self.label(),
             calibration_digest=context.calibration.digest,
-            least_runtime={"onnxruntime": LEAST_RUNTIME},
+            least_runtime={"onnxruntime": least_runtime(plan.values())},
         )
 
     def _within(
@@ -186,8 +197,10 @@ class PTQ:
 
         assert self.max_drop is not None  # noqa: S101 (the caller has looked)
         origin = context.exports(context.teacher or twin).model
-        limit = accuracy(origin, context.task) - self.max_drop / 100
-        free = {n: f for n, f in found.items() if not f.grid and plan[n] != BITS[self.wide]}
+        # a drop of exactly max_drop is within, whichever way the subtraction rounds
+        limit = accuracy(origin, context.task) - self.max_drop / 100 - 1e-9
+        wide = FORMS[BITS[self.wide]].bits
+        free = {n: f for n, f in found.items() if not f.grid and FORMS[plan[n]].bits < wide}
         order = sensitivity.ranked(self._harm(source, free, plan, context)) if free else []
         best, reached, count = made, accuracy(made.model, context.task), 1
         while reached < limit and order:
