@@ -46,6 +46,7 @@ TABLE = {
     "half": "netzip_mlflow.techniques.half:Half",
     "prune_l1": "netzip_mlflow.techniques.prune_l1:PruneL1",
     "prune_random": "netzip_mlflow.techniques.prune_random:PruneRandom",
+    "factorise": "netzip_mlflow.techniques.factorise:Factorise",
     "finetune": "netzip_mlflow.techniques.finetune:Finetune",
 }
 ENTRY_POINTS = "netzip_mlflow.techniques"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import subprocess
 import sys
@@ -70,11 +71,11 @@ def test_the_known_techniques_and_their_parameters(golden) -> None:
 
 
 def test_an_installed_technique_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("factorise", "own_techniques:Factorise", techniques.ENTRY_POINTS)
+    point = EntryPoint("low_rank", "own_techniques:Factorise", techniques.ENTRY_POINTS)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
-    assert "factorise" in techniques.names()
-    assert techniques.find("factorise").__name__ == "Factorise"
-    assert techniques.chain([{"factorise": {"rank": 3}}])[0].label() == "factorise(3)"
+    assert "low_rank" in techniques.names()
+    assert techniques.find("low_rank").__name__ == "Factorise"
+    assert techniques.chain([{"low_rank": {"rank": 3}}])[0].label() == "factorise(3)"
 
 
 @pytest.mark.parametrize(
@@ -136,8 +137,18 @@ def test_float_techniques_come_first_and_one_deploy_technique_last(
 )
 def test_the_order_rule_in_one_line(order: list[str]) -> None:
     problems = techniques.check({"candidates": {"c": [{n: {}} for n in order]}})
-    kinds = [techniques.find(n).traits.kind for n in order]
-    assert (not problems) == ("deploy" not in kinds[:-1])
+    traits = [techniques.find(n).traits for n in order]
+    undone = {  # what stands first, what would undo it
+        ("sparsity", "structure"),
+        *(("grid", stage) for stage in ("structure", "sparsity", "weights")),
+    }
+    pairs = {
+        (a.stage, b.stage)
+        for a, b in itertools.combinations(traits, 2)
+        if not (b.kind == "deploy" and (b.reads_grids or a.stage != "grid"))
+    }
+    early = any(t.kind == "deploy" for t in traits[:-1])
+    assert (not problems) == (not early and not pairs & undone)
 
 
 def test_malformed_candidates_are_left_to_the_schema() -> None:
