@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from netzip_mlflow.errors import NetzipError
-from netzip_mlflow.techniques import Context, Traits, parameter
+from netzip_mlflow.errors import NetzipError, Problem
+from netzip_mlflow.techniques import Context, Traits, parameter, parameter_problems
 
 if TYPE_CHECKING:
+    from netzip_mlflow.teaching import Teacher
     from netzip_mlflow.twin import Twin
 
 __all__ = ["Finetune"]
@@ -21,7 +23,10 @@ class Finetune:
     (on validation).
 
     With `teacher: baseline` the loss is alpha x T^2 x KL(teacher || student, at temperature T) +
-    (1 - alpha) x cross entropy (Hinton et al., arXiv 1503.02531, section 2).
+    (1 - alpha) x cross entropy (Hinton et al., arXiv 1503.02531, section 2), and `features` adds
+    attention transfer (Zagoruyko & Komodakis, arXiv 1612.03928): features / 2 x the squared
+    distance of the normalised spatial attention maps, summed over the last common layer of each
+    resolution, averaged over the images.
     """
 
     traits: ClassVar[Traits] = Traits(
@@ -45,6 +50,21 @@ class Finetune:
     )
     temperature: float = parameter(4.0, "softens teacher and student alike", low=0.1, high=100.0)
     alpha: float = parameter(0.9, "weight of the teacher's term", low=0.0, high=1.0)
+    features: float = parameter(
+        0.0, "weight of attention transfer from the teacher; 0: off", low=0.0, high=1e4
+    )
+    views: int = parameter(
+        0, "augmented views of each image, made once; 0: a new one each time", low=0, high=1000
+    )
+
+    @staticmethod
+    def problems(given: Mapping[str, Any], where: str) -> list[Problem]:
+        """What is wrong with a recipe's parameters."""
+        found = parameter_problems(Finetune, given, where)
+        if not found and given.get("features") and given.get("teacher") is None:
+            what = f"{given['features']!r} given, and no teacher whose features they are"
+            found.append(Problem(f"{where}.features", what, "0, or teacher: baseline beside it"))
+        return found
 
     def label(self) -> str:
         return "finetune(teacher)" if self.teacher else "finetune"
@@ -53,7 +73,8 @@ class Finetune:
         """A trained copy.
 
         Raises:
-            NetzipError: a teacher is wanted and there is none, or the loss became non-finite.
+            NetzipError: a teacher is wanted and there is none, or it does not fit; or the loss
+                became non-finite.
         """
         from netzip_mlflow import training
         from netzip_mlflow.recipe import Augment, TrainSpec
@@ -67,20 +88,15 @@ class Finetune:
             weight_decay=self.weight_decay,
             augment=Augment(flip=self.flip, crop=self.crop),
         )
-        teacher = None
-        if self.teacher:
-            if context.teacher is None:
-                raise NetzipError("finetune: teacher: baseline, but the context has no teacher")
-            network = context.teacher.copy().network()  # training lays weights out anew
-            teacher = training.Teacher(network, self.temperature, self.alpha)
         fitted = training.fit(
             twin,
             context.train,
             spec=spec,
             loss=context.task.loss,
             validate=context.validate,
-            teacher=teacher,
+            teacher=self._teacher(twin, context),
             keep_start=True,
+            views=self.views,
             seed=context.seed,
             device=context.device,
             threads=context.threads,
@@ -88,3 +104,25 @@ class Finetune:
             log=context.log,
         )
         return fitted.twin.replace(chain=(*twin.chain, self.label()))
+
+    def _teacher(self, twin: Twin, context: Context) -> Teacher | None:
+        from netzip_mlflow.teaching import Teacher
+
+        if self.teacher is None:
+            if self.features:
+                raise NetzipError("finetune: features: given without teacher: baseline")
+            return None
+        if context.teacher is None:
+            raise NetzipError("finetune: teacher: baseline, but the context has no teacher")
+        if context.teacher.classes != twin.classes:
+            raise NetzipError(
+                f"finetune: teacher: baseline knows {len(context.teacher.classes)} classes "
+                f"({_few(context.teacher.classes)}), the network {len(twin.classes)} "
+                f"({_few(twin.classes)}); allowed: a teacher of the same classes in the same order"
+            )
+        network = context.teacher.copy().network()  # training lays weights out anew
+        return Teacher(network, self.temperature, self.alpha, self.features)
+
+
+def _few(classes: tuple[str, ...]) -> str:
+    return ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")

@@ -267,23 +267,26 @@ def test_values_outside_its_bounds_are_refused(name: str, key: str) -> None:
             techniques.chain([{name: {key: value}}])
 
 
+# what must stand beside a parameter so that it counts
+NEEDS: dict[tuple[str, str], dict[str, Any]] = {
+    ("ptq", "percentile"): {"calibration": "percentile"},
+    ("finetune", "temperature"): {"teacher": "baseline"},
+    ("finetune", "alpha"): {"teacher": "baseline"},
+    ("finetune", "features"): {"teacher": "baseline"},
+    ("finetune", "views"): {"flip": True, "crop": 1},
+    ("factorise", "energy"): {"method": "energy"},
+}
+# another value of a text, which no bounds can make up
+TEXTS = {("factorise", "layers"): "conv2", ("factorise", "keep"): "conv2"}
+
+
 @every_parameter
 def test_values_inside_its_bounds_are_taken(name: str, key: str) -> None:
     inside = _inside(_bounds(name)[key])
     assert inside, "a parameter without bounds is no use to a search"
     for value in inside:
-        (made,) = techniques.chain([{name: {key: value}}])
+        (made,) = techniques.chain([{name: NEEDS.get((name, key), {}) | {key: value}}])
         assert getattr(made, key) == value
-
-
-NEEDS: dict[tuple[str, str], dict[str, Any]] = {
-    ("ptq", "percentile"): {"calibration": "percentile"},
-    ("finetune", "temperature"): {"teacher": "baseline"},
-    ("finetune", "alpha"): {"teacher": "baseline"},
-    ("factorise", "energy"): {"method": "energy"},
-}
-# another value of a text, which no bounds can make up
-TEXTS = {("factorise", "layers"): "conv2", ("factorise", "keep"): "conv2"}
 
 
 def _other(bounds: Bounds, default: Any) -> Any:
