@@ -48,6 +48,7 @@ TABLE = {
     "prune_l1": "netzip_mlflow.techniques.prune_l1:PruneL1",
     "prune_random": "netzip_mlflow.techniques.prune_random:PruneRandom",
     "factorise": "netzip_mlflow.techniques.factorise:Factorise",
+    "distil": "netzip_mlflow.techniques.distil:Distil",
     "finetune": "netzip_mlflow.techniques.finetune:Finetune",
 }
 ENTRY_POINTS = "netzip_mlflow.techniques"

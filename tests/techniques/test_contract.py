@@ -172,6 +172,26 @@ def test_the_twin_it_makes_is_saved_and_rebuilt(
         assert torch.equal(again.network()(images), made.network()(images))
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if techniques.find(n).traits.kind == "float"])
+def test_the_structure_changes_only_as_its_stage_says(
+    name: str, twin: Twin, results: dict[str, Twin | Deployable]
+) -> None:
+    """By an edit that it can replay, or by another architecture, with which edits start anew."""
+    found, made = techniques.find(name), results[name]
+    assert isinstance(made, Twin)
+    if made.architecture != twin.architecture:
+        assert found.traits.stage == "structure"
+        assert (made.edits, made.masks, made.grids) == ((), {}, {})
+        assert not hasattr(found, "replay")
+    elif found.traits.stage == "structure":
+        assert made.edits[:-1] == twin.edits
+        assert made.edits[-1].technique == name
+        assert hasattr(found, "replay")
+    else:
+        assert made.edits == twin.edits
+        assert repr(made.model) == repr(twin.model)
+
+
 class _Untouchable:
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"a technique whose traits deny it reads this data: {name}")
@@ -196,7 +216,7 @@ def test_its_description_is_complete(name: str) -> None:
     assert found.__name__ in __import__(found.__module__, fromlist=["*"]).__all__
     assert found.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert found.traits.summary
-    assert (found.traits.stage == "structure") == hasattr(found, "replay")
+    assert found.traits.stage == "structure" or not hasattr(found, "replay")
     label = found().label()
     assert re.fullmatch(r"[a-z0-9_]+(\([^()]+\))?", label)
     assert label.split("(")[0] == name, "run params are keyed by it"
@@ -274,15 +294,25 @@ NEEDS: dict[tuple[str, str], dict[str, Any]] = {
     ("finetune", "alpha"): {"teacher": "baseline"},
     ("finetune", "features"): {"teacher": "baseline"},
     ("finetune", "views"): {"flip": True, "crop": 1},
+    ("distil", "views"): {"flip": True, "crop": 1},
+    ("distil", "arguments"): {"student": "tiny_networks:tiny"},
     ("factorise", "energy"): {"method": "energy"},
 }
+# a smaller case of what trains long
+SMALL = {"distil": {"student": "tiny_networks:tiny", "epochs": 4}}
 # another value of a text, which no bounds can make up
-TEXTS = {("factorise", "layers"): "conv2", ("factorise", "keep"): "conv2"}
+TEXTS = {
+    ("factorise", "layers"): "conv2",
+    ("factorise", "keep"): "conv2",
+    ("distil", "student"): "tiny_networks:tiny",
+    ("distil", "arguments"): "{width: 4}",
+}
 
 
 @every_parameter
 def test_values_inside_its_bounds_are_taken(name: str, key: str) -> None:
-    inside = _inside(_bounds(name)[key])
+    texts = [TEXTS[name, key]] if (name, key) in TEXTS else []
+    inside = texts + _inside(_bounds(name)[key])
     assert inside, "a parameter without bounds is no use to a search"
     for value in inside:
         (made,) = techniques.chain([{name: NEEDS.get((name, key), {}) | {key: value}}])
@@ -307,7 +337,8 @@ def test_each_parameter_changes_the_result(
     # training that starts from a damaged network has something to gain, so it is sure to move
     damaged = PruneL1(0.8).apply(twin, context)
     origin = damaged if technique.traits.needs_training else twin
-    given_ = NEEDS.get((name, key), {})
+    given_ = SMALL.get(name, {}) | NEEDS.get((name, key), {})
+    given_ = {k: v for k, v in given_.items() if k != key}
     plain = technique(**given_)
     other = TEXTS.get((name, key)) or _other(_bounds(name)[key], getattr(plain, key))
     changed = dataclasses.replace(plain, **{key: other})  # type: ignore[type-var]
