@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from netzip_mlflow.stages.evaluate import evaluate, visualise
     from netzip_mlflow.tasks.classification import Classification
     from netzip_mlflow.techniques import Context, Traits, parameter
+    from netzip_mlflow.techniques.distil import Distil
     from netzip_mlflow.techniques.dynamic_int8 import DynamicInt8
+    from netzip_mlflow.techniques.factorise import Factorise
     from netzip_mlflow.techniques.finetune import Finetune
     from netzip_mlflow.techniques.half import Half
     from netzip_mlflow.techniques.prune_l1 import PruneL1
@@ -31,7 +33,9 @@ _HOMES = {
     "Classification": "tasks.classification",
     "Context": "techniques",
     "Deployable": "deployable",
+    "Distil": "techniques.distil",
     "DynamicInt8": "techniques.dynamic_int8",
+    "Factorise": "techniques.factorise",
     "Finetune": "techniques.finetune",
     "Half": "techniques.half",
     "InputError": "errors",
@@ -58,7 +62,9 @@ __all__ = [
     "Classification",
     "Context",
     "Deployable",
+    "Distil",
     "DynamicInt8",
+    "Factorise",
     "Finetune",
     "Half",
     "InputError",

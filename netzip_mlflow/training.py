@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netzip_mlflow.errors import InputError, NetzipError
+from netzip_mlflow.teaching import Teacher
 
 if TYPE_CHECKING:
     import torch
@@ -24,26 +25,6 @@ __all__ = ["Epoch", "Fitted", "Teacher", "choose_device", "cores", "fit", "seede
 
 LOGGED = ("training/loss", "training/validation")  # by epoch
 Loss = Callable[["torch.Tensor", "torch.Tensor", float], "torch.Tensor"]
-
-
-@dataclass(frozen=True, eq=False)
-class Teacher:
-    """Soft targets (Hinton et al. 2015): a network on the deployable's input, T, and alpha."""
-
-    network: torch.nn.Module
-    temperature: float
-    alpha: float
-
-    def loss(self, scores: torch.Tensor, images: torch.Tensor, hard: torch.Tensor) -> torch.Tensor:
-        """alpha T^2 KL(teacher_T || student_T) + (1 - alpha) hard; scores are (n, classes)."""
-        import torch
-        from torch.nn import functional
-
-        with torch.no_grad():
-            wanted = functional.log_softmax(self.network(images).float() / self.temperature, dim=1)
-        given = functional.log_softmax(scores / self.temperature, dim=1)
-        soft = functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
-        return self.alpha * self.temperature**2 * soft + (1 - self.alpha) * hard
 
 
 @dataclass(frozen=True)
@@ -74,6 +55,7 @@ def fit(
     validate: Callable[[torch.nn.Module], float],
     teacher: Teacher | None = None,
     keep_start: bool = False,
+    views: int = 0,
     seed: int = 0,
     device: str = "cpu",
     threads: int | None = None,
@@ -88,13 +70,18 @@ def fit(
         loss: (scores, targets, label_smoothing) to a scalar.
         validate: accuracy (fraction) of a network on validation; the best epoch is kept.
         keep_start: whether the twin as it came competes as epoch 0.
+        views: 0 augments every image anew each time; N makes N augmented views of each once, of
+            which epoch e shows number (e - 1) mod N. A teacher is asked once about each view (and
+            once about each image where nothing is augmented).
 
     Raises:
-        NetzipError: the loss became NaN or infinite.
+        NetzipError: the loss became NaN or infinite, or the teacher does not fit the student.
     """
     import torch
 
-    with seeded(seed, threads):
+    if not (spec.augment.flip or spec.augment.crop):
+        views = 1  # each view is the image as it is
+    with seeded(seed, threads), contextlib.ExitStack() as stack:
         student = twin.copy()
         network = _placed(student.network(), device, torch.channels_last)
         if teacher is not None:
@@ -102,27 +89,34 @@ def fit(
         masks = _masks(student, device)
         steps = len(_chunks(len(split), spec.batch, torch.Generator()))
         optimizer, schedule = _optimizer(network, spec, steps)
+        precision = _precision(spec, device)
         best = (0, validate(network) if keep_start else -1.0)
         best_state = copy.deepcopy(network.state_dict())
         history: list[Epoch] = []
         order = torch.Generator().manual_seed(seed)
+        fixed = [_draw(len(split), spec.augment, order) for _ in range(views)]
+        lesson = None
+        if teacher is not None:
+            again = views if views < spec.epochs else 0
+            lesson = stack.enter_context(
+                teacher.lesson(network, twin.input.shape, images=len(split), views=again)
+            )
         for number in range(1, spec.epochs + 1):
             network.train()
             total = 0.0
-            for step, (images, targets) in enumerate(_batches(split, spec, order)):
-                pixels, labels = images.to(device), targets.to(device)
-                with _precision(spec, device):
-                    scores = network(pixels.to(memory_format=torch.channels_last))
-                scores = scores.float()
-                value = loss(scores, labels, spec.label_smoothing)
-                if teacher is not None:
-                    value = teacher.loss(scores, pixels, value)
+            view = (number - 1) % max(views, 1)
+            shown = fixed[view] if views else None
+            for step, batch in enumerate(_batches(split, spec, order, device, shown)):
+                scores = _scores(network, batch.images, precision)
+                value = loss(scores, batch.labels, spec.label_smoothing)
+                if lesson is not None:
+                    value = lesson.loss(scores, batch.images, value, batch.positions, view)
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()
                 optimizer.step()
                 schedule.step()
                 _apply_masks(masks)
-                total += float(value.detach()) * len(labels)
+                total += float(value.detach()) * len(batch.labels)
                 progress(
                     f"epoch {number}/{spec.epochs}", (number - 1 + (step + 1) / steps) / spec.epochs
                 )
@@ -211,9 +205,19 @@ def _optimizer(
     return chosen, optim.lr_scheduler.ConstantLR(chosen, factor=1.0)
 
 
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """float32 (n, C, H, W) in [0, 1], labels int64 (n,), and where in the split they stand."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor
+
+
 def _batches(
-    split: Split, spec: TrainSpec, order: torch.Generator
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    split: Split, spec: TrainSpec, order: torch.Generator, device: str, view: _Changes | None
+) -> Iterator[_Batch]:
+    """The split in a new order, on the device; changed by the `view` of it, else by new draws."""
     import torch
 
     from netzip_mlflow.data import to_input
@@ -221,7 +225,13 @@ def _batches(
     for chosen in _chunks(len(split), spec.batch, order):
         indices = chosen.numpy()
         images = torch.from_numpy(to_input(split.images[indices]))
-        yield _augmented(images, spec.augment, order), torch.from_numpy(split.labels[indices])
+        drawn = view.of(chosen) if view else _draw(len(chosen), spec.augment, order)
+        images = _changed(images, spec.augment.crop, drawn).to(device)
+        yield _Batch(
+            images.contiguous(memory_format=torch.channels_last),
+            torch.from_numpy(split.labels[indices]).to(device),
+            chosen.to(device),
+        )
 
 
 def _chunks(count: int, batch: int, order: torch.Generator) -> list[torch.Tensor]:
@@ -235,24 +245,44 @@ def _chunks(count: int, batch: int, order: torch.Generator) -> list[torch.Tensor
     return chunks
 
 
-def _augmented(images: torch.Tensor, augment: Augment, order: torch.Generator) -> torch.Tensor:
+@dataclass(frozen=True, eq=False)
+class _Changes:
+    """What augmentation does to n images: bool (n,) flips; int64 (2, n) shifts down and right."""
+
+    flips: torch.Tensor | None
+    shifts: torch.Tensor | None
+
+    def of(self, chosen: torch.Tensor) -> _Changes:
+        return _Changes(
+            None if self.flips is None else self.flips[chosen],
+            None if self.shifts is None else self.shifts[:, chosen],
+        )
+
+
+def _draw(count: int, augment: Augment, order: torch.Generator) -> _Changes:
+    import torch
+
+    flips = torch.rand(count, generator=order) < 0.5 if augment.flip else None
+    shifts = None
+    if augment.crop:
+        shifts = torch.randint(0, 2 * augment.crop + 1, (2, count), generator=order)
+    return _Changes(flips, shifts)
+
+
+def _changed(images: torch.Tensor, pad: int, changes: _Changes) -> torch.Tensor:
     import torch
     from torch.nn import functional
 
-    n, _, height, width = images.shape
-    if augment.flip:
-        flipped = torch.rand(n, generator=order) < 0.5
-        images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
-    if augment.crop:
-        pad = augment.crop
+    _, channels, height, width = images.shape
+    if changes.flips is not None:
+        images = torch.where(changes.flips.view(-1, 1, 1, 1), images.flip(3), images)
+    if changes.shifts is not None:
         padded = functional.pad(images, (pad,) * 4)
-        top, left = torch.randint(0, 2 * pad + 1, (2, n, 1, 1, 1), generator=order)
+        top, left = changes.shifts.view(2, -1, 1, 1, 1)
         rows = (top + torch.arange(height).view(1, 1, -1, 1)).expand(
-            -1, images.shape[1], -1, padded.shape[3]
+            -1, channels, -1, padded.shape[3]
         )
-        columns = (left + torch.arange(width).view(1, 1, 1, -1)).expand(
-            -1, images.shape[1], height, -1
-        )
+        columns = (left + torch.arange(width).view(1, 1, 1, -1)).expand(-1, channels, height, -1)
         images = padded.gather(2, rows).gather(3, columns)
     return images
 
@@ -274,6 +304,16 @@ def _fast_bfloat16(device: str) -> bool:
     return flags.exists() and any(
         name in flags.read_text() for name in ("avx512_bf16", "amx_bf16", " bf16 ")
     )
+
+
+def _scores(
+    network: torch.nn.Module,
+    images: torch.Tensor,
+    precision: contextlib.AbstractContextManager[object],
+) -> torch.Tensor:
+    with precision:
+        scores = network(images)
+    return scores.float()
 
 
 def _masks(twin: Twin, device: str) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:

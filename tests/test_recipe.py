@@ -126,6 +126,13 @@ def test_merged_mappings_are_read(loads: Loads) -> None:
     assert found.candidates["again"] == ({"finetune": {"epochs": 2, "lr": 0.5}},)
 
 
+def test_adamw_written_out_in_full_is_read_back(loads: Loads) -> None:
+    """Its momentum, which has no part in it, stands there with its default."""
+    found = loads(GOOD.replace("lr: 0.1", "optimizer: adamw"))
+    assert "momentum: 0.9" in found.to_yaml()
+    assert loads(found.to_yaml()) == found
+
+
 def test_digest_follows_content_alone(loads: Loads) -> None:
     assert loads(GOOD).digest() == loads("# a comment\n" + GOOD).digest()
     assert loads(GOOD).digest() == loads(GOOD + "seed: 0\n").digest()

@@ -45,6 +45,11 @@ def _messages(loads: Loads, text: str, *overrides: str) -> list[str]:
 
 # what of GOOD is replaced, by what, and the one line that must come of it
 MISTAKES = [
+    (
+        "epochs: 2, lr",
+        "optimizer: adamw, momentum: 0.5, lr",
+        "train: momentum is of .*: sgd; adamw",
+    ),
     ("\ntrain", "\nscroe: {}\ntrain", "scroe: unknown key; allowed: name, task.*mean 'score'"),
     ("name: some-digits", "seed: 1", "name: is missing"),
     ("some-digits", "Some Digits", "name: 'Some Digits' is not allowed; allowed: .*pattern"),

@@ -68,7 +68,8 @@ def test_a_student_like_its_teacher_has_only_the_hard_loss() -> None:
 
 def _augmented(images: np.ndarray, augment: Augment, seed: int = 0) -> np.ndarray:
     order = torch.Generator().manual_seed(seed)
-    return training._augmented(torch.from_numpy(images), augment, order).numpy()
+    changes = training._draw(len(images), augment, order)
+    return training._changed(torch.from_numpy(images), augment.crop, changes).numpy()
 
 
 def _pictures(n: int = 64) -> np.ndarray:

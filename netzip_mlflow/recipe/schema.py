@@ -32,6 +32,7 @@ __all__ = [
     "Weights",
 ]
 
+MOMENTUM = 0.9
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -142,7 +143,7 @@ class TrainSpec(_Spec):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0)] = 0.1
     batch: Count = 64
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] = MOMENTUM
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -150,6 +151,15 @@ class TrainSpec(_Spec):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count | None = None
+
+    @model_validator(mode="after")
+    def _momentum_of_sgd(self) -> TrainSpec:
+        # the default passes: a recipe that is written out in full names it
+        if self.optimizer != "sgd" and self.momentum != MOMENTUM:
+            raise ValueError(
+                f"momentum is of optimizer: sgd; {self.optimizer} has its own, so leave it out"
+            )
+        return self
 
 
 class LatencySpec(_Spec):

@@ -38,6 +38,7 @@ __all__ = [
     "label",
     "names",
     "parameter",
+    "parameter_problems",
 ]
 
 TABLE = {
@@ -46,6 +47,8 @@ TABLE = {
     "half": "netzip_mlflow.techniques.half:Half",
     "prune_l1": "netzip_mlflow.techniques.prune_l1:PruneL1",
     "prune_random": "netzip_mlflow.techniques.prune_random:PruneRandom",
+    "factorise": "netzip_mlflow.techniques.factorise:Factorise",
+    "distil": "netzip_mlflow.techniques.distil:Distil",
     "finetune": "netzip_mlflow.techniques.finetune:Finetune",
     "qat": "netzip_mlflow.techniques.qat:QAT",
     "binarise": "netzip_mlflow.techniques.binarise:Binarise",
@@ -320,7 +323,9 @@ def _chain_problems(
         except InputError as error:
             problems += [dataclasses.replace(p, where=place) for p in error.problems]
             continue
-        problems += _parameter_problems(technique, given, f"{place}.{name}")
+        own = getattr(technique, "problems", None)
+        inside = f"{place}.{name}"
+        problems += own(given, inside) if own else parameter_problems(technique, given, inside)
         known.append((place, str(name), technique.traits))
     for (place, name, traits), (_, later, _) in itertools.pairwise(known):
         if traits.kind == "deploy":
@@ -348,9 +353,9 @@ def _undone(name: str, traits: Traits, earlier: str, before: Traits) -> tuple[st
     return None
 
 
-def _parameter_problems(technique: type, given: Mapping[str, Any], where: str) -> list[Problem]:
-    if hasattr(technique, "problems"):
-        return technique.problems(given, where)
+def parameter_problems(technique: type, given: Mapping[str, Any], where: str) -> list[Problem]:
+    """Unknown keys and values out of bounds. A class whose parameters depend on one another has a
+    static `problems(given, where)` that asks this and adds its own."""
     fields = {f.name: f.metadata["bounds"] for f in dataclasses.fields(technique)}
     problems = []
     for key, value in given.items():

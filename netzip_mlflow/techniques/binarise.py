@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
-from netzip_mlflow.techniques.trained import Trained
+from netzip_mlflow.techniques.trained import Taught
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin
@@ -15,7 +15,7 @@ __all__ = ["Binarise"]
 
 
 @dataclass(frozen=True)
-class Binarise(Trained):
+class Binarise(Taught):
     """Trains with the sign of each weight times a scale, and leaves the weights there for `ptq`.
 
     The scale starts as the mean of |w| and is learned; gradients pass straight through the sign.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from netzip_mlflow.techniques import Context, Traits
-from netzip_mlflow.techniques.trained import Trained
+from netzip_mlflow.techniques.trained import Taught
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin
@@ -15,7 +15,7 @@ __all__ = ["Finetune"]
 
 
 @dataclass(frozen=True)
-class Finetune(Trained):
+class Finetune(Taught):
     """Trains on the training split; the epoch that is best on validation is kept, and the twin as
     it came counts as epoch 0, so that fine-tuning never returns something worse than it was given
     (on validation).
@@ -35,6 +35,7 @@ class Finetune(Trained):
         """A trained copy.
 
         Raises:
-            NetzipError: a teacher is wanted and there is none, or the loss became non-finite.
+            NetzipError: a teacher is wanted and there is none, or it does not fit; or the loss
+                became non-finite.
         """
         return self.train(twin, context).replace(chain=(*twin.chain, self.label()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
 from netzip_mlflow.techniques.ptq import BITS, WIDTHS
-from netzip_mlflow.techniques.trained import Trained
+from netzip_mlflow.techniques.trained import Taught
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin
@@ -17,7 +17,7 @@ __all__ = ["QAT"]
 
 
 @dataclass(frozen=True)
-class QAT(Trained):
+class QAT(Taught):
     """Fine-tunes with weights rounded to `bits`, and leaves them on that grid for `ptq` to store.
 
     With `budget`, the layers that suffer most get `wide` bits instead, as far as the mean of stored

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
-from netzip_mlflow.techniques.trained import Trained
+from netzip_mlflow.techniques.trained import Taught
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin
@@ -15,7 +15,7 @@ __all__ = ["ShareKernels"]
 
 
 @dataclass(frozen=True)
-class ShareKernels(Trained):
+class ShareKernels(Taught):
     """Vector quantisation of spatial kernels: k-means, then training of the code books.
 
     A kernel of 3x3 weights becomes one byte, which names one of 128 kernels of int8 numbers or the

@@ -1,26 +1,24 @@
-"""What techniques that train have in common: how they train."""
+"""What techniques that train have in common: how they train, and who may teach."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from netzip_mlflow.errors import NetzipError
-from netzip_mlflow.techniques import Context, Range, parameter
+from netzip_mlflow.errors import NetzipError, Problem
+from netzip_mlflow.techniques import Context, Range, parameter, parameter_problems
 
 if TYPE_CHECKING:
+    from netzip_mlflow.teaching import Teacher
     from netzip_mlflow.twin import Twin
 
-__all__ = ["Trained"]
+__all__ = ["Taught", "Trained"]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Parameters of a training, and the training itself.
-
-    With `teacher: baseline` the loss is alpha x T^2 x KL(teacher || student, at temperature T) +
-    (1 - alpha) x cross entropy (Hinton et al., arXiv 1503.02531, section 2).
-    """
+    """Parameters of a training on the training split."""
 
     epochs: int = parameter(2, "passes over the training split", low=1, high=1000)
     lr: float = parameter(
@@ -34,17 +32,18 @@ class Trained:
     weight_decay: float = parameter(5e-4, "L2 penalty", low=0.0, high=1.0)
     flip: bool = parameter(False, "augment: random horizontal flips")
     crop: int = parameter(0, "augment: random shifts, in pixels", low=0, high=64)
-    teacher: str | None = parameter(
-        None, "distil from the uncompressed network", kind=str, choices=("baseline",)
+    views: int = parameter(
+        0, "augmented views of each image, made once; 0: a new one each time", low=0, high=1000
     )
-    temperature: float = parameter(4.0, "softens teacher and student alike", low=0.1, high=100.0)
-    alpha: float = parameter(0.9, "weight of the teacher's term", low=0.0, high=1.0)
 
-    def train(self, twin: Twin, context: Context) -> Twin:
-        """A trained copy: the best epoch on validation, the twin as it came being epoch 0.
+    def fit(
+        self, twin: Twin, context: Context, teacher: Teacher | None, *, keep_start: bool = True
+    ) -> Twin:
+        """A trained copy: the best epoch on validation, the twin as it came being epoch 0 where
+        `keep_start`.
 
         Raises:
-            NetzipError: a teacher is wanted and there is none, or the loss became non-finite.
+            NetzipError: the loss became non-finite, or the teacher does not fit.
         """
         from netzip_mlflow import training
         from netzip_mlflow.recipe import Augment, TrainSpec
@@ -58,12 +57,6 @@ class Trained:
             weight_decay=self.weight_decay,
             augment=Augment(flip=self.flip, crop=self.crop),
         )
-        teacher = None
-        if self.teacher:
-            if context.teacher is None:
-                raise NetzipError("teacher: baseline, but the context has no teacher")
-            network = context.teacher.copy().network()  # training lays weights out anew
-            teacher = training.Teacher(network, self.temperature, self.alpha)
         fitted = training.fit(
             twin,
             context.train,
@@ -71,7 +64,8 @@ class Trained:
             loss=context.task.loss,
             validate=context.validate,
             teacher=teacher,
-            keep_start=True,
+            keep_start=keep_start,
+            views=self.views,
             seed=context.seed,
             device=context.device,
             threads=context.threads,
@@ -79,3 +73,69 @@ class Trained:
             log=context.log,
         )
         return fitted.twin
+
+
+@dataclass(frozen=True)
+class Taught(Trained):
+    """A training with the uncompressed network as teacher, where it is wanted.
+
+    With `teacher: baseline` the loss is alpha x T^2 x KL(teacher || student, at temperature T) +
+    (1 - alpha) x cross entropy (Hinton et al., arXiv 1503.02531, section 2), and `features` adds
+    attention transfer (Zagoruyko & Komodakis, arXiv 1612.03928): features / 2 x the squared
+    distance of the normalised spatial attention maps, summed over the last common layer of each
+    resolution, averaged over the images.
+    """
+
+    teacher: str | None = parameter(
+        None, "distil from the uncompressed network", kind=str, choices=("baseline",)
+    )
+    temperature: float = parameter(4.0, "softens teacher and student alike", low=0.1, high=100.0)
+    alpha: float = parameter(0.9, "weight of the teacher's term", low=0.0, high=1.0)
+    features: float = parameter(
+        0.0, "weight of attention transfer from the teacher; 0: off", low=0.0, high=1e4
+    )
+
+    @classmethod
+    def problems(cls, given: Mapping[str, Any], where: str) -> list[Problem]:
+        """What is wrong with a recipe's parameters."""
+        found = parameter_problems(cls, given, where)
+        if not found and given.get("features") and given.get("teacher") is None:
+            what = f"{given['features']!r} given, and no teacher whose features they are"
+            found.append(Problem(f"{where}.features", what, "0, or teacher: baseline beside it"))
+        return found
+
+    def label(self) -> str:
+        """Short text for tables; a technique says its own."""
+        raise NotImplementedError
+
+    def train(self, twin: Twin, context: Context) -> Twin:
+        """A trained copy, never worse on validation than the twin as it came.
+
+        Raises:
+            NetzipError: a teacher is wanted and there is none, or it does not fit; or the loss
+                became non-finite.
+        """
+        return self.fit(twin, context, self._teacher(twin, context))
+
+    def _teacher(self, twin: Twin, context: Context) -> Teacher | None:
+        from netzip_mlflow.teaching import Teacher
+
+        name = self.label().partition("(")[0]
+        if self.teacher is None:
+            if self.features:
+                raise NetzipError(f"{name}: features: given without teacher: baseline")
+            return None
+        if context.teacher is None:
+            raise NetzipError(f"{name}: teacher: baseline, but the context has no teacher")
+        if context.teacher.classes != twin.classes:
+            raise NetzipError(
+                f"{name}: teacher: baseline knows {len(context.teacher.classes)} classes "
+                f"({_few(context.teacher.classes)}), the network {len(twin.classes)} "
+                f"({_few(twin.classes)}); allowed: a teacher of the same classes in the same order"
+            )
+        network = context.teacher.copy().network()  # training lays weights out anew
+        return Teacher(network, self.temperature, self.alpha, self.features)
+
+
+def _few(classes: tuple[str, ...]) -> str:
+    return ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")

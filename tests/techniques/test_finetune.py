@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from netzip_mlflow import techniques
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.recipe import TrainSpec
 from netzip_mlflow.tasks.classification import Classification
@@ -80,6 +81,25 @@ def test_alpha_one_copies_the_teacher_not_the_labels(
 def test_without_a_teacher_it_says_so(twin: Twin, context: Context) -> None:
     with pytest.raises(NetzipError, match="teacher"):
         Finetune(teacher="baseline").apply(twin, replace(context, teacher=None))
+
+
+def test_features_need_a_teacher(twin: Twin, context: Context) -> None:
+    raw = {"candidates": {"c": [{"finetune": {"features": 2.0}}]}}
+    (problem,) = techniques.check(raw)
+    assert problem.where == "candidates.c[0].finetune.features"
+    assert problem.allowed == "0, or teacher: baseline beside it"
+    with pytest.raises(NetzipError, match="features: given without teacher"):
+        Finetune(features=2.0).apply(twin, context)
+
+
+def test_features_of_a_teacher_count(twin: Twin, fresh_twin: Twin, context: Context) -> None:
+    plain, matched = (
+        Finetune(epochs=4, lr=0.1, batch=32, teacher="baseline", features=features).apply(
+            fresh_twin, context
+        )
+        for features in (0.0, 50.0)
+    )
+    assert plain.digest() != matched.digest()
 
 
 def test_epochs_are_logged_and_shown(fresh_twin: Twin, context: Context) -> None:

@@ -70,11 +70,11 @@ def test_the_known_techniques_and_their_parameters(golden) -> None:
 
 
 def test_an_installed_technique_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("factorise", "own_techniques:Factorise", techniques.ENTRY_POINTS)
+    point = EntryPoint("low_rank", "own_techniques:Factorise", techniques.ENTRY_POINTS)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
-    assert "factorise" in techniques.names()
-    assert techniques.find("factorise").__name__ == "Factorise"
-    assert techniques.chain([{"factorise": {"rank": 3}}])[0].label() == "factorise(3)"
+    assert "low_rank" in techniques.names()
+    assert techniques.find("low_rank").__name__ == "Factorise"
+    assert techniques.chain([{"low_rank": {"rank": 3}}])[0].label() == "factorise(3)"
 
 
 @pytest.mark.parametrize(
