@@ -1,4 +1,4 @@
-"""Other weights in a quantised graph: what is executed, and that the form of storage is invisible."""
+"""Other weights in a quantised graph: how they are executed, whatever the form of storage."""
 
 from __future__ import annotations
 
@@ -229,9 +229,7 @@ def test_the_least_runtime_is_that_of_the_most_demanding_form() -> None:
 
 
 @given(
-    st.lists(
-        st.floats(2.0**-24, 1.0).flatmap(lambda v: st.sampled_from([v, -v])), min_size=1
-    ),
+    st.lists(st.floats(2.0**-24, 1.0).flatmap(lambda v: st.sampled_from([v, -v])), min_size=1),
     st.floats(1e-20, 1e20),
 )
 def test_a_row_keeps_eleven_bits_of_large_and_small_alike(
