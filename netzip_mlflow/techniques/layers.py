@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -199,28 +199,37 @@ def _mean_inputs(
     model: onnx.ModelProto, names: list[str], images: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Mean over samples and positions of tensors (n, channels, ...), per channel."""
+    wanted = [name for name in dict.fromkeys(names) if name != INPUT]
+    run = _shown(model, wanted)
+    sums: dict[str, np.ndarray] = {}
+    for start in range(0, len(images), BATCH):  # all activations of a batch are held at once
+        batch = images[start : start + BATCH]
+        for name, value in (run(batch) | {INPUT: batch}).items():
+            array = np.asarray(value, np.float64)
+            total = array.mean(axis=tuple(range(2, array.ndim))).sum(axis=0)
+            sums[name] = sums.get(name, 0) + total
+    return {name: total / len(images) for name, total in sums.items()}
+
+
+def _shown(
+    model: onnx.ModelProto, names: list[str]
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """A function from images to tensors inside the graph."""
     import onnxruntime
     from onnx import ModelProto, helper
 
+    if not names:  # the runtime wants at least one output
+        return lambda _: {}
     shown = ModelProto()
     shown.CopyFrom(model)
-    wanted = [name for name in dict.fromkeys(names) if name != INPUT]
     del shown.graph.output[:]
-    shown.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted)
+    shown.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    sums: dict[str, np.ndarray] = {}
     session = onnxruntime.InferenceSession(
         shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    for start in range(0, len(images), BATCH):  # all activations of a batch are held at once
-        batch = images[start : start + BATCH]
-        found = dict(zip(wanted, session.run(wanted, {INPUT: batch}), strict=True))
-        for name, value in (found | {INPUT: batch}).items():
-            array = np.asarray(value, np.float64)
-            mean = array.mean(axis=tuple(range(2, array.ndim))).sum(axis=0)
-            sums[name] = sums.get(name, 0) + mean
-    return {name: total / len(images) for name, total in sums.items()}
+    return lambda images: dict(zip(names, session.run(names, {INPUT: images}), strict=True))
 
 
 def _with(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""Other weights in a quantised graph: what is executed, however they are stored."""
+"""Other weights in a quantised graph: how they are executed, whatever the form of storage."""
 
 from __future__ import annotations
 

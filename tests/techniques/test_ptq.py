@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from netzip_mlflow.deployable import Deployable, deploy
+from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics.graph import Graph
 from netzip_mlflow.runtimes import open_runtime
 from netzip_mlflow.tasks.classification import Classification
@@ -176,3 +177,175 @@ def test_a_resnet20_is_all_int8_and_a_quarter_of_the_size(
     kinds = optimised(made.model)
     assert kinds.count("QLinearConv") == 19
     assert not {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul"} & set(kinds)
+
+
+# --- fewer bits ------------------------------------------------------------------------------
+
+BITS = {8: 8.0, 4: 4.0, 3: 8 / 3, 2: 2.0, "ternary": 1.6}
+narrow = pytest.mark.parametrize("bits", [4, 3, 2, "ternary"])
+
+
+def _mean_bits(made: Deployable) -> float:
+    """Stored bits of a weight, by what the manifest says that each layer's codes take."""
+    graph = Graph(made.model)
+    counts = [
+        graph.value(n.input[0]).size
+        for n in graph.nodes
+        if n.op_type == "DequantizeLinear" and graph.is_constant(n.input[0])
+    ]
+    total = sum(layer["weight_bytes"] for layer in made.manifest["layers"])
+    return 8 * total / sum(counts)
+
+
+def _highest(made: Deployable) -> list[int]:
+    """The highest code of each layer, which tells its form."""
+    return [int(np.abs(codes).max()) for codes, _ in _codes(made.model)]
+
+
+@narrow
+def test_the_edges_keep_their_own_width(bits: int | str, twin: Twin, context: Context) -> None:
+    high = {4: 7, 3: 5, 2: 3, "ternary": 1}[bits]
+    inner = _highest(PTQ(bits=bits).apply(twin, context))
+    assert inner == [64, high, 64]
+    edges = _highest(PTQ(bits=8, edges=bits).apply(twin, context))
+    assert edges == [high, 64, high]
+
+
+@narrow
+def test_the_file_shrinks_by_the_bits(
+    bits: int | str, made: Deployable, twin: Twin, context: Context
+) -> None:
+    small = PTQ(bits=bits, edges=bits).apply(twin, context)
+    weights = sum(codes.size for codes, _ in _codes(made.model))
+    assert _mean_bits(made) == pytest.approx(8.0)
+    # the constants that take bytes apart are counted as the weights' own
+    assert BITS[bits] <= _mean_bits(small) <= BITS[bits] + 8 * 200 / weights
+    saved = made.model.ByteSize() - small.model.ByteSize()
+    nodes = 600  # bytes: the nodes that unpack, names and shapes included
+    assert saved == pytest.approx(weights * (8 - BITS[bits]) / 8, abs=nodes)
+
+
+@narrow
+def test_fewer_bits_are_executed_as_int8(
+    bits: int | str,
+    made: Deployable,
+    twin: Twin,
+    context: Context,
+    optimised: Callable[[onnx.ModelProto], list[str]],
+) -> None:
+    small = PTQ(bits=bits, edges=bits).apply(twin, context)
+    assert sorted(optimised(small.model)) == sorted(optimised(made.model))
+    for layer in small.manifest["layers"]:
+        assert (layer["weight_bits"], layer["activation_bits"]) == (8, 8)
+
+
+@pytest.mark.parametrize(("bits", "least"), [(8, "1.21"), (4, "1.23"), ("ternary", "1.21")])
+def test_the_manifest_names_the_least_runtime(
+    bits: int | str, least: str, twin: Twin, context: Context
+) -> None:
+    assert PTQ(bits=bits).apply(twin, context).manifest["least_runtime"] == {"onnxruntime": least}
+
+
+def test_four_bits_cost_little_here(twin: Twin, context: Context, task: Classification) -> None:
+    images, labels = next(task.split("validation").batches(64))
+    four = PTQ(bits=4, edges=4).apply(twin, context)
+    right = (_scores(four, images).argmax(1) == labels).mean()
+    assert right >= (_scores(deploy(twin, context), images).argmax(1) == labels).mean() - 0.05
+
+
+def _scores(made: Deployable, images: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(
+        made.model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"images": images})[0]
+
+
+@pytest.mark.parametrize("budget", [2.0, 3.0, 4.5, 7.9, 8.0])
+def test_a_budget_is_kept(budget: float, twin: Twin, context: Context) -> None:
+    made = PTQ(bits=2, edges=2, budget=budget).apply(twin, context)
+    sizes = [codes.size for codes, _ in _codes(made.model)]
+    widths = [{3: 2, 64: 8}[high] for high in _highest(made)]
+    mean = sum(w * s for w, s in zip(widths, sizes, strict=True)) / sum(sizes)
+    assert mean <= budget
+    for width, size in zip(widths, sizes, strict=True):
+        if width == 2:
+            assert mean + 6 * size / sum(sizes) > budget, "there was room for this layer"
+
+
+def test_a_budget_that_is_too_small_is_an_error_that_names_it(twin: Twin, context: Context) -> None:
+    edges, inner = 216 + 64, 1152  # weights of conv1 and linear, and of conv2
+    least = (8 * edges + 2 * inner) / (edges + inner)
+    with pytest.raises(NetzipError, match=rf"ptq\.budget: 2 bits given.* {least:.3f}; allowed"):
+        PTQ(bits=2, budget=2.0).apply(twin, context)
+    assert PTQ(bits=2, budget=least + 1e-3).apply(twin, context).manifest["chain"]
+
+
+@pytest.mark.parametrize("asked", [{"budget": 8.0}, {"max_drop": 0.0}])
+def test_a_wide_that_is_narrower_is_an_error_that_names_it(
+    asked: dict[str, float], twin: Twin, context: Context
+) -> None:
+    with pytest.raises(NetzipError, match=r"ptq\.wide: 4 given.*ptq\.bits, which is 8"):
+        PTQ(bits=8, wide=4, **asked).apply(twin, context)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("max_drop", [0.0, 3.0, 100.0])
+def test_a_drop_is_within_what_is_allowed(
+    max_drop: float, twin: Twin, context: Context, task: Classification, baseline: Deployable
+) -> None:
+    def right(made: Deployable) -> float:
+        images, labels = next(task.split("validation").batches(64))
+        return float((_scores(made, images).argmax(1) == labels).mean())
+
+    plain = PTQ(bits="ternary", edges="ternary")
+    made = replace(plain, max_drop=max_drop).apply(twin, context)
+    narrow = plain.apply(twin, context)
+    drops = {name: 100 * (right(baseline) - right(m)) for name, m in (("", made), ("1", narrow))}
+    assert drops[""] <= max_drop + 1e-6
+    if drops["1"] <= max_drop:
+        assert made.digest == narrow.digest, "nothing had to be widened"
+    else:
+        assert made.model.ByteSize() > narrow.model.ByteSize()
+    assert drops["1"] > 0, "or this test shows nothing"
+
+
+def test_widening_never_narrows(twin: Twin, context: Context) -> None:
+    # edges of 8 bits are wider than `wide`: however large the drop, they stay
+    made = PTQ(bits="ternary", wide=4, max_drop=0.0).apply(twin, context)
+    assert _highest(made)[0] == _highest(made)[2] == 64
+
+
+def test_the_attempts_are_logged_and_the_best_is_returned(
+    twin: Twin, context: Context, task: Classification
+) -> None:
+    logged: list[tuple[str, float, int]] = []
+    watched = replace(context, log=lambda *entry: logged.append(entry))
+    made = PTQ(bits="ternary", edges="ternary", max_drop=0.0).apply(twin, watched)
+    assert {key for key, _, _ in logged} == {"ptq/validation"}
+    wide = [count for _, _, count in logged]
+    assert wide == sorted(set(wide)), "each attempt widens more"
+    images, labels = next(task.split("validation").batches(64))
+    right = float((_scores(made, images).argmax(1) == labels).mean())
+    assert right == pytest.approx(max(right for _, right, _ in logged))
+
+
+def test_a_network_without_biases_and_without_normalisation(
+    context: Context, optimised: Callable[[onnx.ModelProto], list[str]]
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, bias=False),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(8, 8, 3, bias=False),
+            torch.nn.Flatten(),
+            torch.nn.Linear(512, 4, bias=False),
+        )
+    bare = Twin.of(model, shape=(3, 12, 12), classes=context.task.classes)
+    made = PTQ(bits=4, edges=4).apply(bare, context)
+    kinds = optimised(made.model)
+    assert kinds.count("QLinearConv") == 2
+    assert {"QGemm", "QLinearMatMul"} & set(kinds)
+    images, _ = next(context.calibration.batches(64))
+    exact = _scores(deploy(bare, context), images)
+    difference = np.abs(_scores(made, images) - exact)
+    assert np.square(difference).mean() < 0.1 * exact.var()
