@@ -46,6 +46,7 @@ TABLE = {
     "half": "netzip_mlflow.techniques.half:Half",
     "prune_l1": "netzip_mlflow.techniques.prune_l1:PruneL1",
     "prune_random": "netzip_mlflow.techniques.prune_random:PruneRandom",
+    "prune_channels": "netzip_mlflow.techniques.prune_channels:PruneChannels",
     "finetune": "netzip_mlflow.techniques.finetune:Finetune",
 }
 ENTRY_POINTS = "netzip_mlflow.techniques"
@@ -361,4 +362,6 @@ def _parameter_problems(technique: type, given: Mapping[str, Any], where: str) -
             problems.append(
                 Problem(f"{where}.{key}", f"{value!r} is not allowed", str(fields[key]), hint)
             )
+    if hasattr(technique, "conflicts"):
+        problems += technique.conflicts(given, where)
     return problems
