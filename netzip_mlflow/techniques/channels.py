@@ -87,8 +87,10 @@ def find_groups(model: nn.Module, shape: Sequence[int], kept: Iterable[nn.Module
     sound: list[Group] = []
     for provable in (True, False):
         some = [g for g in groups if g.provable == provable]
-        # one proof for all costs no more than one for each, and is mostly enough
-        sound += some if proof.holds(some) else [g for g in some if proof.holds([g])]
+        if not proof.holds(some):  # one proof for all is mostly enough
+            some = [g for g in some if proof.holds([g])]
+            some = some if proof.holds(some) else []
+        sound += some
     names = {g.layer for g in sound}
     return Found(
         tuple(g for g in groups if g.layer in names),
@@ -109,9 +111,10 @@ def remove(model: nn.Module, shape: Sequence[int], removals: Iterable[Removal]) 
     for layer, channels in removals:
         try:
             module = model.get_submodule(layer)
-            graph.get_pruning_group(module, outputs(graph, module), channels).prune(
-                record_history=False
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                coupled = graph.get_pruning_group(module, outputs(graph, module), channels)
+            coupled.prune(record_history=False)
         except MISFITS as error:
             raise NetzipError(
                 f"prune_channels: channels {channels} of layer {layer!r} cannot be removed: {error}"
@@ -234,6 +237,8 @@ class _Proof:
         """Whether a random half of the units of these groups can go, all together."""
         import torch
 
+        if not groups:
+            return True
         chosen = [
             (g, g.removal(torch.randperm(g.units, generator=self.draw)[: g.units // 2].tolist()))
             for g in groups

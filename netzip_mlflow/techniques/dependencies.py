@@ -89,39 +89,23 @@ def _graph_class() -> type:
             self._out_channel_pruning_fn.add(norms.prune_out_channels)
 
         def _trace(self, *arguments: Any, **named: Any) -> Any:
-            """Shuffles (to five dimensions and back) are no flattening, and where there are some it
-            cannot tell the sizes of splits: as if they left channels alone, up to the proof."""
+            """Shuffles of channels or windows are no flattening, and where there are some, sizes of
+            splits cannot be told: taken as if they left channels alone, up to the proof."""
             nodes = super()._trace(*arguments, **named)
-            shuffles = [n for n in nodes.values() if _rank(n) > 4]
-            unknown = [n for n in nodes.values() if shuffles and n.type == ops.OPTYPE.SPLIT]
-            for node in (*shuffles, *(n for s in shuffles for n in _reshapes_before(s)), *unknown):
-                node.type = ops.OPTYPE.ELEMENTWISE
+            if any(map(_shuffles, nodes.values())):
+                for node in nodes.values():
+                    if node.type in (ops.OPTYPE.RESHAPE, ops.OPTYPE.SPLIT):
+                        node.type = ops.OPTYPE.ELEMENTWISE
             return nodes
 
     return Graph
 
 
-def _rank(node: Any) -> int:
-    """Dimensions of what a reshaping takes; 0 for other nodes."""
+def _shuffles(node: Any) -> bool:
+    """Whether it reshapes something of five dimensions or more: channels or windows shuffled."""
     from torch_pruning import ops
 
     if node.type != ops.OPTYPE.RESHAPE:
-        return 0
+        return False
     sizes = getattr(node.grad_fn, "_saved_self_sym_sizes", None)
-    return len(sizes or getattr(node.grad_fn, "_saved_self_sizes", ()))
-
-
-def _reshapes_before(node: Any) -> list[Any]:
-    from torch_pruning import ops
-
-    found, seen, todo = [], set(), list(node.inputs)
-    while todo:
-        earlier = todo.pop()
-        if earlier in seen:
-            continue
-        seen.add(earlier)
-        if earlier.type == ops.OPTYPE.RESHAPE:
-            found.append(earlier)
-        elif earlier.type == ops.OPTYPE.ELEMENTWISE:
-            todo += earlier.inputs
-    return found
+    return len(sizes or getattr(node.grad_fn, "_saved_self_sizes", ())) > 4

@@ -29,11 +29,8 @@ SHOWN = 12  # names of layers in a message
 class PruneChannels:
     """Removes the `ratio` of channels with the least importance, and all that hangs on them.
 
-    The importance of a channel is summed over all weights of convolutions and linear layers that
-    would go with it, its producers' and its readers' (Fang et al., DepGraph, arXiv 2301.12900,
-    section 3.3): |w| (l1; Li et al., arXiv 1608.08710), w^2 (l2), or |w dL/dw| on calibration
-    images (taylor; Molchanov et al., arXiv 1906.10771). `scope: global` ranks all layers together:
-    taylor as it is, the others divided by their group's mean.
+    `importance` is explained, with its sources, in `netzip_mlflow.techniques.importance`; `scope:
+    global` ranks all layers together, taylor as it is, the others divided by their layer's mean.
     """
 
     traits: ClassVar[Traits] = Traits(
@@ -125,7 +122,11 @@ class PruneChannels:
                     pruned = self._trained(pruned, context, step)
         edits = twin.edits
         if any(done):
-            data = {"input": [*twin.input.shape], "steps": [[[*r] for r in step] for step in done]}
+            data = {
+                "input": [*twin.input.shape],
+                "steps": [[[*removal] for removal in step] for step in done],
+                "unproved": [*pruning.unproved],
+            }
             edits = (*edits, Edit("prune_channels", data))
         return pruned.replace(edits=edits, chain=(*twin.chain, self.label()))
 
@@ -182,6 +183,7 @@ class _Pruning:
         self.technique, self.context = technique, context
         self.shape = twin.input.shape
         self.first: dict[str, int] = {}
+        self.unproved: tuple[str, ...] = ()
         if technique.macs is not None:
             self.whole = _macs((context.teacher or twin).model, self.shape)
             self.start = _macs(twin.model, self.shape) / self.whole
@@ -206,6 +208,7 @@ class _Pruning:
 
         kept = _kept(twin.model, self.technique.keep)
         found = find_groups(twin.model, self.shape, kept)
+        self.unproved = found.unproved
         if not found.groups:
             left = ", ".join(found.unproved[:SHOWN]) or "none"
             raise NetzipError(
