@@ -67,7 +67,8 @@ def plan(recipe: Recipe, only: tuple[str, ...] = ()) -> Plan:
     steps.append(("export and evaluate the baseline", EXPORT + each))
     for name in names:
         chain = techniques.chain(recipe.candidates[name])
-        epochs = sum(getattr(t, "epochs", 0) for t in chain if t.traits.needs_training)
+        trained = [t for t in chain if t.traits.needs_training]
+        epochs = sum(getattr(t, "epochs", 0) * getattr(t, "steps", 1) for t in trained)
         changed = any(t.traits.kind == "float" for t in chain)
         seconds = each + epochs * images * train_step + (EXPORT if changed else 0.0)
         steps.append((f"{name}: {techniques.label(chain)}", seconds))

@@ -49,6 +49,7 @@ TABLE = {
     "prune_random": "netzip_mlflow.techniques.prune_random:PruneRandom",
     "factorise": "netzip_mlflow.techniques.factorise:Factorise",
     "distil": "netzip_mlflow.techniques.distil:Distil",
+    "prune_channels": "netzip_mlflow.techniques.prune_channels:PruneChannels",
     "finetune": "netzip_mlflow.techniques.finetune:Finetune",
     "qat": "netzip_mlflow.techniques.qat:QAT",
     "binarise": "netzip_mlflow.techniques.binarise:Binarise",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
@@ -36,6 +36,7 @@ class Binarise(Taught):
         "names or patterns, separated by commas; null: all but the first and the last",
         kind=str,
     )
+    _: KW_ONLY
     epochs: int = parameter(4, "passes over the training split", low=1, high=1000)
     lr: float = parameter(
         0.01, "peak learning rate", low=1e-7, high=10.0, search=Range(1e-4, 0.1, log=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.errors import InputError, NetzipError, Problem
@@ -39,6 +39,7 @@ class Distil(Trained):
     arguments: str | None = parameter(
         None, "of the student, as YAML or JSON, such as {width: 8}", kind=str
     )
+    _: KW_ONLY
     epochs: int = parameter(10, "passes over the training split", low=1, high=1000)
     lr: float = parameter(
         0.05, "peak learning rate", low=1e-7, high=10.0, search=Range(1e-3, 0.3, log=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from netzip_mlflow.errors import NetzipError
@@ -46,6 +46,7 @@ class QAT(Taught):
         high=8.0,
     )
     wide: int | str = parameter(4, "bits of the layers that suffer most", choices=WIDTHS[:2])
+    _: KW_ONLY
     epochs: int = parameter(2, "passes over the training split", low=1, high=1000)
     lr: float = parameter(
         0.001, "peak learning rate", low=1e-7, high=10.0, search=Range(1e-4, 0.1, log=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
@@ -34,6 +34,7 @@ class ShareKernels(Taught):
         needs_training=True,
     )
     books: int = parameter(1, "code books", low=1, high=64, search=Range(1, 6))
+    _: KW_ONLY
     epochs: int = parameter(4, "passes over the training split", low=1, high=1000)
     lr: float = parameter(
         0.01, "peak learning rate", low=1e-7, high=10.0, search=Range(1e-4, 0.1, log=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Taught", "Trained"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """Parameters of a training on the training split."""
 
@@ -75,7 +75,7 @@ class Trained:
         return fitted.twin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Taught(Trained):
     """A training with the uncompressed network as teacher, where it is wanted.
 
@@ -115,16 +115,26 @@ class Taught(Trained):
             NetzipError: a teacher is wanted and there is none, or it does not fit; or the loss
                 became non-finite.
         """
-        return self.fit(twin, context, self._teacher(twin, context))
-
-    def _teacher(self, twin: Twin, context: Context) -> Teacher | None:
         from netzip_mlflow.teaching import Teacher
 
+        self.check_teacher(twin, context)
+        teacher = None
+        if self.teacher is not None and context.teacher is not None:
+            network = context.teacher.copy().network()  # training lays weights out anew
+            teacher = Teacher(network, self.temperature, self.alpha, self.features)
+        return self.fit(twin, context, teacher)
+
+    def check_teacher(self, twin: Twin, context: Context) -> None:
+        """Whether the teacher that is wanted is there and fits.
+
+        Raises:
+            NetzipError: it does not.
+        """
         name = self.label().partition("(")[0]
         if self.teacher is None:
             if self.features:
                 raise NetzipError(f"{name}: features: given without teacher: baseline")
-            return None
+            return
         if context.teacher is None:
             raise NetzipError(f"{name}: teacher: baseline, but the context has no teacher")
         if context.teacher.classes != twin.classes:
@@ -133,8 +143,6 @@ class Taught(Trained):
                 f"({_few(context.teacher.classes)}), the network {len(twin.classes)} "
                 f"({_few(twin.classes)}); allowed: a teacher of the same classes in the same order"
             )
-        network = context.teacher.copy().network()  # training lays weights out anew
-        return Teacher(network, self.temperature, self.alpha, self.features)
 
 
 def _few(classes: tuple[str, ...]) -> str:

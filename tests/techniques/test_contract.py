@@ -305,8 +305,11 @@ NEEDS |= {
     for n, k in PARAMETERS
     if k in ("temperature", "alpha", "features") and "teacher" in _bounds(n)
 }
-# a smaller case of what trains long
-SMALL = {"distil": {"student": "tiny_networks:tiny", "epochs": 4}}
+# a smaller case of what trains long, a longer one of what trains only on demand
+SMALL: dict[str, dict[str, Any]] = {
+    "distil": {"student": "tiny_networks:tiny", "epochs": 4},
+    "prune_channels": {"epochs": 1},
+}
 # another value, which no bounds can make up
 OTHERS: dict[tuple[str, str], Any] = {
     ("ptq", "budget"): 6.0,
@@ -317,6 +320,8 @@ OTHERS: dict[tuple[str, str], Any] = {
     ("factorise", "keep"): "conv2",
     ("distil", "student"): "tiny_networks:tiny",
     ("distil", "arguments"): "{width: 4}",
+    ("prune_channels", "macs"): 0.3,
+    ("prune_channels", "keep"): "conv1",
 }
 # needs two inner layers, the tiny network has one: tests/techniques/test_share_kernels.py
 CHANGING = [p for p in PARAMETERS if p != ("share_kernels", "books")]
