@@ -1,4 +1,4 @@
-"""Structured pruning: which channels go, that what is left is right, targets, steps, errors."""
+"""Structured pruning: that what is left is right, how much is left, steps, networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from netzip_mlflow import techniques
 from netzip_mlflow.deployable import deploy
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import operations
@@ -24,8 +23,7 @@ from netzip_mlflow.techniques import Context
 from netzip_mlflow.techniques.channels import find_groups
 from netzip_mlflow.techniques.finetune import Finetune
 from netzip_mlflow.techniques.prune_channels import PruneChannels
-from netzip_mlflow.techniques.prune_l1 import PruneL1
-from netzip_mlflow.twin import Architecture, Grid, InputSpec, Twin
+from netzip_mlflow.twin import Architecture, InputSpec, Twin
 
 
 def named(name: str, side: int = 32, kind: str = "name", **arguments: Any) -> Twin:
@@ -68,85 +66,7 @@ def removed(twin: Twin) -> dict[str, list[int]]:
     return dict(twin.edits[-1].data["steps"][0])
 
 
-# --- which channels go, and that the rest is right -------------------------------------------
-
-
-def test_the_channels_with_the_largest_l1_norm_stay(context: Context) -> None:
-    """Worked out by hand: filter i has 27 weights of size[i]; all are read with the same weight."""
-    net = nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
-    )
-    size = torch.tensor([0.5, -0.1, 0.4, 0.2, -0.6, 0.3])
-    with torch.no_grad():
-        net.get_parameter("0.weight").copy_(size.view(-1, 1, 1, 1).expand(6, 3, 3, 3))
-        net.get_parameter("4.weight").fill_(0.25)
-    before = net.get_parameter("0.bias").detach().clone()
-    made = PruneChannels(0.5, round_to=1).apply(Twin.of(net, shape=(3, 8, 8), classes=4), context)
-    stay = [0, 2, 4]
-    assert removed(made) == {"0": [1, 3, 5]}
-    assert torch.equal(made.model.get_parameter("0.weight")[:, 0, 0, 0], size[stay])
-    assert torch.equal(made.model.get_parameter("0.bias"), before[stay])
-    assert made.model.get_parameter("4.weight").shape == (4, 3)
-
-
-def test_what_reads_a_channel_counts_as_what_makes_it(context: Context) -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16, 4))
-    with torch.no_grad():
-        net.get_parameter("0.weight").fill_(0.1)
-        read = torch.tensor([0.3, 0.1, 0.2, 0.4]).repeat_interleave(4)  # four pixels a channel
-        net.get_parameter("3.weight").copy_(read.expand(4, 16))
-    made = PruneChannels(0.5, round_to=1).apply(Twin.of(net, shape=(3, 2, 2), classes=4), context)
-    assert removed(made) == {"0": [1, 2]}
-    left = made.model.get_parameter("3.weight")
-    assert torch.equal(left, read[[0, 1, 2, 3, 12, 13, 14, 15]].expand(4, 8))
-
-
-def test_taylor_sees_what_magnitude_does_not(twin: Twin, context: Context) -> None:
-    """A channel of large weights that is always 0 behind its ReLU: its gradients are all 0."""
-    dead = twin.copy()
-    with torch.no_grad():
-        dead.model.get_parameter("conv2.weight")[5] *= 10
-        dead.model.get_parameter("bn2.weight")[5] = 0
-        dead.model.get_parameter("bn2.bias")[5] = -1
-    gone = {
-        kind: removed(PruneChannels(0.1, importance=kind, round_to=1).apply(dead, context))
-        for kind in ("taylor", "l1")
-    }
-    assert 5 in gone["taylor"]["conv2"]
-    assert 5 not in gone["l1"]["conv2"]
-    made = PruneChannels(0.1, importance="taylor", round_to=1, keep="conv1")
-    lost = removed(made.apply(dead, context))["conv2"]
-    assert len(lost) == 2
-
-
-def test_taylor_is_the_change_of_the_loss(twin: Twin, context: Context) -> None:
-    """Against a numerical derivative: all weights that read a channel scaled by 1 - h."""
-    from netzip_mlflow.techniques.importance import BATCH, importances
-
-    few = replace(context, calibration=context.task.split("calibration"))
-    (group,) = (
-        g for g in find_groups(twin.model, twin.input.shape, ()).groups if g.layer == "conv2"
-    )
-    (found,) = importances(twin, [group], "taylor", few)
-    network = copy.deepcopy(twin.network()).double()
-    weight = network.get_submodule("1.linear").get_parameter("weight")
-    batches = [
-        (torch.from_numpy(x).double(), torch.from_numpy(y))
-        for x, y in few.calibration.batches(BATCH)
-    ]
-    h, total = 1e-4, torch.zeros(group.units, dtype=torch.float64)
-    with torch.no_grad():
-        for unit in range(group.units):
-            kept = weight[:, unit].clone()
-            for images, labels in batches:
-                weight[:, unit] = kept * (1 - h)
-                lower = few.task.loss(network(images), labels, 0.0)
-                weight[:, unit] = kept * (1 + h)
-                upper = few.task.loss(network(images), labels, 0.0)
-                total[unit] += ((upper - lower) / (2 * h)) ** 2 * len(labels)
-            weight[:, unit] = kept
-    wanted = total / sum(len(labels) for _, labels in batches)
-    torch.testing.assert_close(found, wanted, rtol=1e-2, atol=1e-9)
+# --- what is left is right -------------------------------------------------------------------
 
 
 def unread(twin: Twin, readers: dict[str, str], gone: dict[str, list[int]]) -> nn.Module:
@@ -399,75 +319,6 @@ def test_epochs_are_logged_in_a_row(twin: Twin, context: Context) -> None:
     assert logged == [1, 2, 3, 4]
     assert shown == sorted(shown)
     assert shown[-1] == 1.0
-
-
-# --- errors ----------------------------------------------------------------------------------
-
-
-def test_a_ratio_that_would_empty_a_layer(twin: Twin, context: Context) -> None:
-    with pytest.raises(
-        NetzipError,
-        match=r"ratio: 0\.95 .*'conv1' without channels: it has 8; .*0\.938.*keep: conv1",
-    ):
-        PruneChannels(0.95, round_to=1).apply(twin, context)
-    made = PruneChannels(0.95, round_to=1, keep="conv1").apply(twin, context)
-    assert widths(made)["conv2"] == 1
-
-
-def test_a_ratio_that_removes_nothing(twin: Twin, context: Context) -> None:
-    with pytest.raises(NetzipError, match=r"ratio: 0\.1 removes nothing.*'conv2', has 16.*is 8"):
-        PruneChannels(0.1, round_to=8).apply(twin, context)
-
-
-def test_macs_out_of_reach(twin: Twin, context: Context) -> None:
-    with pytest.raises(NetzipError, match=r"macs: 0\.01 .*cannot be reached.*keep: conv2.* 0\.\d+"):
-        PruneChannels(macs=0.01, keep="conv2").apply(twin, context)
-
-
-def test_keep_that_matches_nothing(twin: Twin, context: Context) -> None:
-    with pytest.raises(
-        NetzipError,
-        match=r"keep: 'conv3' .*allowed: conv1, conv2, linear \(did you mean 'conv[12]'",
-    ):
-        PruneChannels(keep="conv1, conv3").apply(twin, context)
-
-
-def test_masks_and_grids_would_not_fit(twin: Twin, context: Context) -> None:
-    with pytest.raises(NetzipError, match=r"masks \(conv1\.weight.*before"):
-        PruneChannels().apply(PruneL1(0.5).apply(twin, context), context)
-    gridded = twin.replace(grids={"conv1": Grid("int8", torch.ones(8))})
-    with pytest.raises(NetzipError, match=r"grids \(conv1\).*before"):
-        PruneChannels().apply(gridded, context)
-
-
-def test_without_a_teacher_it_says_so(twin: Twin, context: Context) -> None:
-    with pytest.raises(NetzipError, match="teacher"):
-        PruneChannels(teacher="baseline").apply(twin, replace(context, teacher=None))
-
-
-class _Untraceable(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3)
-        self.linear = nn.Linear(8, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        raise ValueError("only on Sundays")
-
-
-def test_a_network_that_cannot_be_traced(context: Context) -> None:
-    net = Twin.of(_Untraceable(), shape=(3, 8, 8), classes=4)
-    with pytest.raises(NetzipError, match=r"_Untraceable cannot be traced.*3x8x8.*only on Sundays"):
-        PruneChannels().apply(net, context)
-
-
-def test_ratio_and_macs_contradict() -> None:
-    raw = {"candidates": {"c": [{"prune_channels": {"ratio": 0.3, "macs": 0.5}}]}}
-    (problem,) = techniques.check(raw)
-    assert problem.where == "candidates.c[0].prune_channels.macs"
-    assert "ratio" in problem.what
-    raw["candidates"]["c"][0]["prune_channels"]["macs"] = None  # type: ignore[assignment]
-    assert techniques.check(raw) == []
 
 
 def test_label() -> None:
