@@ -281,6 +281,17 @@ NEEDS: dict[tuple[str, str], dict[str, Any]] = {
     ("finetune", "temperature"): {"teacher": "baseline"},
     ("finetune", "alpha"): {"teacher": "baseline"},
 }
+# damaged between two steps, and trained for long enough there that training has something to gain
+GRADUAL = {"ratio": 0.5, "steps": 2, "epochs": 6, "lr": 0.1}
+NEEDS |= {
+    (name, key): GRADUAL
+    for name in ("prune_l1", "prune_random")
+    for key in ("steps", "epochs", "lr", "batch", "optimizer", "flip", "crop", "teacher")
+}
+OTHER = {  # of parameters whose values are known to the network alone
+    ("prune_l1", "keep"): "conv1",
+    ("prune_random", "keep"): "conv*",
+}
 
 
 def _other(bounds: Bounds, default: Any) -> Any:
@@ -303,7 +314,8 @@ def test_each_parameter_changes_the_result(
     origin = damaged if technique.traits.needs_training else twin
     given_ = NEEDS.get((name, key), {})
     plain = technique(**given_)
-    changed = dataclasses.replace(plain, **{key: _other(_bounds(name)[key], getattr(plain, key))})  # type: ignore[type-var]
+    other = OTHER.get((name, key)) or _other(_bounds(name)[key], getattr(plain, key))
+    changed = dataclasses.replace(plain, **{key: other})  # type: ignore[type-var]
     before, after = (t.apply(origin, context) for t in (plain, changed))
     if isinstance(before, Twin) and isinstance(after, Twin):
         one, two = before.model.state_dict(), after.model.state_dict()
