@@ -31,6 +31,6 @@ class PruneL1(Unstructured):
     )
     name: ClassVar[str] = "prune_l1"
 
-    def scores(self, weights: list[torch.Tensor], seed: int) -> list[torch.Tensor]:  # noqa: ARG002
+    def _scores(self, weights: list[torch.Tensor], seed: int) -> list[torch.Tensor]:  # noqa: ARG002
         """The magnitudes; the seed plays no part."""
         return [weight.abs() for weight in weights]

@@ -30,7 +30,7 @@ class PruneRandom(Unstructured):
     )
     name: ClassVar[str] = "prune_random"
 
-    def scores(self, weights: list[torch.Tensor], seed: int) -> list[torch.Tensor]:
+    def _scores(self, weights: list[torch.Tensor], seed: int) -> list[torch.Tensor]:
         """Uniform in (0, 1]; the same draw at every step, so that masks are nested."""
         import torch
 

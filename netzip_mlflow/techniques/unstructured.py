@@ -67,7 +67,7 @@ class Unstructured:
         parts += [f"{self.steps} steps"] if self.steps > 1 else []
         return f"{self.name}({', '.join(parts)})"
 
-    def scores(self, weights: list[torch.Tensor], seed: int) -> list[torch.Tensor]:
+    def _scores(self, weights: list[torch.Tensor], seed: int) -> list[torch.Tensor]:
         """Non-negative scores in the shapes of the weights; the least go first."""
         raise NotImplementedError
 
@@ -150,7 +150,7 @@ class Unstructured:
         ]
         scores = [
             torch.where(mask, score, -1.0)  # what is zero already counts in
-            for mask, score in zip(before, self.scores(weights, seed), strict=True)
+            for mask, score in zip(before, self._scores(weights, seed), strict=True)
         ]
         if self.scope == "layer":
             counts = [self._count([of], step) for of in start]
