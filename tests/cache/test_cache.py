@@ -1,11 +1,9 @@
-"""The folder: hits, damage, limits, many processes; what is not kept, and why."""
+"""The folder: hits, damage, limits; what is not kept, and why."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ import torch
 
 from netzip_mlflow import techniques
 from netzip_mlflow.cache import StageCache
-from netzip_mlflow.errors import InputError, NetzipError
+from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.techniques import TABLE, Context, Traits
 from netzip_mlflow.techniques.finetune import Finetune
 from netzip_mlflow.techniques.prune_l1 import PruneL1
@@ -340,112 +338,3 @@ class Wrong:
 def test_what_is_no_twin_is_handed_on(cache: StageCache, twin: Twin, context: Context) -> None:
     assert not isinstance(cache.apply(Wrong(), twin, context).result, Twin)
     assert not cache.folder.exists()
-
-
-# --- where it is ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("environment", "folder"),
-    [
-        ({"NETZIP_CACHE": "/one", "XDG_CACHE_HOME": "/two"}, "/one/stages"),
-        ({"XDG_CACHE_HOME": "/two"}, "/two/netzip/stages"),
-        ({"XDG_CACHE_HOME": "not/absolute"}, "/home/me/.cache/netzip/stages"),
-        ({}, "/home/me/.cache/netzip/stages"),
-        ({"NETZIP_CACHE": "~/mine"}, "/home/me/mine/stages"),
-    ],
-)
-def test_where_it_is(
-    environment: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
-    assert StageCache.open(environment) == StageCache(Path(folder), 2 * 2**30)
-
-
-def test_its_size_can_be_set_and_zero_is_off() -> None:
-    made = StageCache.open({"NETZIP_CACHE": "/one", "NETZIP_CACHE_MAX_BYTES": "12345"})
-    assert made is not None
-    assert made.limit == 12345
-    assert StageCache.open({"NETZIP_CACHE": "/one", "NETZIP_CACHE_MAX_BYTES": "0"}) is None
-
-
-@pytest.mark.parametrize("text", ["2GB", "-1", "1e9", "many"])
-def test_a_size_that_is_no_number_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r"NETZIP_CACHE_MAX_BYTES: '.*' given; allowed: a whole"):
-        StageCache.open({"NETZIP_CACHE_MAX_BYTES": text})
-
-
-def test_without_a_home_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "home", homeless)
-    assert StageCache.open({}) is None
-
-
-# --- many processes -------------------------------------------------------------------------------
-
-PROCESS = """
-import json
-import sys
-from pathlib import Path
-
-sys.path[:0] = [sys.argv[1], sys.argv[2]]
-import torch
-from conftest import tiny_images
-from netzip_mlflow.cache import StageCache
-from netzip_mlflow.tasks.classification import Classification
-from netzip_mlflow.techniques import Context
-from netzip_mlflow.techniques.prune_l1 import PruneL1
-from netzip_mlflow.techniques.prune_random import PruneRandom
-from netzip_mlflow.twin import Architecture, InputSpec, Twin
-
-torch.set_num_threads(1)
-x, y = tiny_images(64, seed=1)
-task = Classification.of({"x_train": x, "y_train": y}, test=0.2, calibration=8)
-architecture = Architecture("factory", "tiny_networks:tiny", {"width": 8})
-torch.manual_seed(0)
-origin = Twin(
-    architecture.build(4, task.shape), InputSpec(task.shape, (0.4,) * 3, (0.2,) * 3), task.classes,
-    architecture,
-)
-context = Context.of(task, origin, device="cpu", threads=1)
-print("ready", flush=True)
-sys.stdin.readline()
-notes, made = [], []
-for limit in sys.argv[4:]:
-    cache = StageCache(Path(sys.argv[3], limit), int(limit))
-    for turn in range(3):
-        for step in range(6):
-            pruned = cache.apply(PruneL1(0.1 + step / 10), origin, context, notes.append).result
-            again = cache.apply(PruneRandom(0.9), pruned, context, notes.append).result
-            made.append(again.digest())
-print(json.dumps([made, notes]))
-"""
-
-
-def test_two_processes_in_one_folder(tmp_path: Path, user_code: Path) -> None:
-    """At the same time, on the same keys; with the small limit entries vanish all along."""
-    limits = (10**8, 60_000)
-    command = [sys.executable, "-c", PROCESS, user_code, user_code.parent, tmp_path, *limits]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    both = [subprocess.Popen([*map(str, command)], text=True, **pipes) for _ in range(2)]
-    for process in both:
-        assert process.stdout.readline() == "ready\n", process.stderr.read()
-    for process in both:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    said = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert said[0][0] == said[1][0], "the same results"
-    digests, notes = json.loads(said[0][0])
-    assert notes == []
-    assert digests == 6 * digests[:6]
-    assert len(set(digests)) == 6
-    for limit in limits:
-        folder = tmp_path / str(limit)
-        left = sorted(p.name for p in folder.iterdir())
-        assert [name for name in left if name.startswith(".")] == []
-        sizes = [sum(f.stat().st_size for f in (folder / name).iterdir()) for name in left]
-        assert sum(sizes) <= limit
-        assert (len(left) == 12) == (limit == limits[0])
