@@ -74,7 +74,8 @@ def test_the_known_names_and_signatures(golden: Callable[[str, str], None]) -> N
             continue
         lines.append(f"{name}{_signature(found)}")
         if inspect.isclass(found):
-            for key, member in sorted(vars(found).items()):
+            ours = [c for c in reversed(found.__mro__) if c.__module__.startswith("netzip_mlflow")]
+            for key, member in sorted({k: v for c in ours for k, v in vars(c).items()}.items()):
                 made = member.__func__ if isinstance(member, classmethod | staticmethod) else member
                 if inspect.isfunction(made) and made.__name__[0] not in "_<":
                     lines.append(f"  .{key}{_signature(made)}")

@@ -59,6 +59,10 @@ def compress(
     seed: SeedOption = None,
     threads: ThreadsOption = None,
     dry_run: DryRunOption = False,
+    no_cache: Annotated[
+        bool,
+        typer.Option("--no-cache", help="compute every technique, keep no intermediate result"),
+    ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
     require_feasible: Annotated[
@@ -72,7 +76,7 @@ def compress(
     if dry_run:
         _print_plan(loaded, chosen, as_json)
         return
-    with _options(experiment, store, quiet) as options:
+    with _options(experiment, store, quiet, cache=not no_cache) as options:
         from netzip_mlflow.stages.compress import compress as run
 
         outcome = run(loaded, options, chosen)
@@ -333,14 +337,16 @@ def export(
 
 
 @contextlib.contextmanager
-def _options(experiment: str | None, store: str | None, quiet: bool) -> Iterator[Options]:
+def _options(
+    experiment: str | None, store: str | None, quiet: bool, cache: bool = True
+) -> Iterator[Options]:
     """Options of a run, with progress shown while it lasts; stdout is for the result alone."""
     from netzip_mlflow.progress import watching
     from netzip_mlflow.stages.job import Options
 
     assert store is not None  # noqa: S101 (only a dry run, or one without a store, has none)
     with watching(quiet) as (progress, say), contextlib.redirect_stdout(sys.stderr):
-        yield Options(store, experiment or None, _command(), progress, say)
+        yield Options(store, experiment or None, _command(), progress, say, cache)
 
 
 def _command() -> str:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from netzip_mlflow.tracking.models import deployable_logger
 from netzip_mlflow.twin import Twin
 
 if TYPE_CHECKING:
+    from netzip_mlflow.cache import StageCache
     from netzip_mlflow.metrics.latency import Latency
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.stages.job import Job
@@ -80,17 +81,38 @@ def start(work: Job, name: str, chain: str, tags: Mapping[str, str] | None = Non
     return Candidate(name, chain, run, work.folder / name)
 
 
-def walk(made: Candidate, chain: Sequence[Technique], origin: Twin, context: Context) -> Deployable:
+def walk(
+    made: Candidate,
+    chain: Sequence[Technique],
+    origin: Twin,
+    context: Context,
+    cache: StageCache | None = None,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Deployable:
     """Apply a chain to the baseline's twin, sealed off from the test split.
+
+    What `cache` knows of the chain's float techniques is read from there; the tag `netzip.cached`
+    then says of which.
 
     Raises:
         NetzipError: as the techniques do.
     """
+    cached: list[str] = []
     with context.task.sealed():
         twin = origin
         for technique in chain:
             made.note(f"{technique.label()}: {technique}")
-            result = technique.apply(twin, context)
+            if cache is None:
+                result = technique.apply(twin, context)
+            else:
+                applied = cache.apply(technique, twin, context, made.note)
+                result = applied.result
+                if applied.hit:
+                    cached.append(technique.label())
+                    line = f"{technique.label()}: from the cache, key {applied.key[:12]}"
+                    made.note(line)
+                    say(f"{made.name}: {line}")
+                    made.run.log(tags={"netzip.cached": "+".join(cached)})
             if not isinstance(result, Twin):
                 made.twin = twin
                 return result

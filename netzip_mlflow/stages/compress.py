@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from netzip_mlflow import techniques, training
+from netzip_mlflow.cache import StageCache
 from netzip_mlflow.deployable import Exports
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.stages import candidates, compare
@@ -40,6 +41,7 @@ def compress(recipe: Recipe, options: Options, only: tuple[str, ...] = ()) -> Ou
         NetzipError: the baseline failed, or every candidate did.
     """
     names = chosen(list(recipe.candidates), only)
+    cache = StageCache.open() if options.cache else None
     tracker = open_tracker(options)
     task = open_task(recipe.task, recipe.data, recipe.seed)
     network = prepare(recipe, task)
@@ -48,7 +50,7 @@ def compress(recipe: Recipe, options: Options, only: tuple[str, ...] = ()) -> Ou
         exports = Exports()
         origin = baseline(work, recipe, task, network, exports)
         candidates.inspect_and_judge(work, origin, None, recipe, task)
-        made = [_candidate(work, name, origin, recipe, task, exports) for name in names]
+        made = [_candidate(work, name, origin, recipe, task, exports, cache) for name in names]
         good = [c for c in made if not c.error]
         if made and not good:
             raise NetzipError(f"every candidate failed; the first: {made[0].error}")
@@ -61,7 +63,13 @@ def compress(recipe: Recipe, options: Options, only: tuple[str, ...] = ()) -> Ou
 
 
 def _candidate(
-    work: Job, name: str, origin: Candidate, recipe: Recipe, task: Task, exports: Exports
+    work: Job,
+    name: str,
+    origin: Candidate,
+    recipe: Recipe,
+    task: Task,
+    exports: Exports,
+    cache: StageCache | None,
 ) -> Candidate:
     chain = techniques.chain(recipe.candidates[name])
     label = techniques.label(chain)
@@ -81,7 +89,8 @@ def _candidate(
     )
     assert origin.twin is not None  # noqa: S101 (the baseline has one)
     try:
-        candidates.store(made, candidates.walk(made, chain, origin.twin, context), task)
+        deployable = candidates.walk(made, chain, origin.twin, context, cache, work.say)
+        candidates.store(made, deployable, task)
         candidates.inspect_and_judge(work, made, origin, recipe, task)
     except Exception as error:  # noqa: BLE001 (a technique may be anyone's code; its run says what)
         candidates.fail(made, error)

@@ -35,7 +35,8 @@ __all__ = [
 class Options:
     """What the command line adds to a recipe.
 
-    `progress(what, done)` is called as work goes on, `say(line)` for what is worth a line.
+    `progress(what, done)` is called as work goes on, `say(line)` for what is worth a line; `cache`:
+    whether float techniques' results may come from the stage cache, and are kept there.
     """
 
     tracking_uri: str
@@ -43,6 +44,7 @@ class Options:
     command: str = ""
     progress: Callable[[str, float], None] = lambda _what, _done: None
     say: Callable[[str], None] = lambda _line: None
+    cache: bool = True
 
 
 @dataclass(eq=False)

@@ -14,6 +14,7 @@ from netzip_mlflow.tasks import open_task
 if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.tasks import Task
+    from netzip_mlflow.techniques import Technique
     from netzip_mlflow.twin import Twin
 
 __all__ = ["Plan", "plan"]
@@ -67,8 +68,7 @@ def plan(recipe: Recipe, only: tuple[str, ...] = ()) -> Plan:
     steps.append(("export and evaluate the baseline", EXPORT + each))
     for name in names:
         chain = techniques.chain(recipe.candidates[name])
-        trained = [t for t in chain if t.traits.needs_training]
-        epochs = sum(getattr(t, "epochs", 0) * getattr(t, "steps", 1) for t in trained)
+        epochs = sum(_epochs(t) for t in chain)
         changed = any(t.traits.kind == "float" for t in chain)
         seconds = each + epochs * images * train_step + (EXPORT if changed else 0.0)
         steps.append((f"{name}: {techniques.label(chain)}", seconds))
@@ -76,6 +76,12 @@ def plan(recipe: Recipe, only: tuple[str, ...] = ()) -> Plan:
     steps.append((f"time {len(names) + 1} models together, at most", seconds))
     steps.append(("compare, report, views", REPORT))
     return Plan(recipe.name, tuple(steps))
+
+
+def _epochs(technique: Technique) -> int:
+    """Passes over the training split; a technique that trains only on demand counts its own."""
+    stated = getattr(technique, "epochs", 0) if technique.traits.needs_training else 0
+    return getattr(technique, "training_epochs", stated)
 
 
 def _timed_steps(network: Twin, task: Task, recipe: Recipe) -> tuple[float, float]:

@@ -68,7 +68,8 @@ class Traits:
     `stage` orders the float techniques of a chain by what they would undo: `structure` (layers
     change shape, so that masks would no longer fit) before `sparsity` (zeros kept by masks);
     `weights` anywhere before `grid` (weights lie on the values that the file will store, which
-    `ptq` alone reads: `reads_grids`).
+    `ptq` alone reads: `reads_grids`). `needs_calibration` and `needs_training` speak of the
+    defaults: what trains only on demand says in `training_epochs` how long.
     """
 
     family: Family

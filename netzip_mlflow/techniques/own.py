@@ -23,6 +23,7 @@ def own(name: str, function: Callable[..., Twin | Deployable]) -> type[Technique
     @dataclasses.dataclass(frozen=True, init=False)
     class Own:
         traits: ClassVar[Traits] = Traits("own", kind, summary, size_known=False)
+        function: ClassVar[Callable[..., Any]]
         parameters: dict[str, Any]
 
         def __init__(self, **parameters: Any) -> None:
@@ -53,4 +54,5 @@ def own(name: str, function: Callable[..., Twin | Deployable]) -> type[Technique
                 result = result.replace(chain=(*twin.chain, self.label()))
             return result
 
+    Own.function = staticmethod(function)  # whose source decides the result
     return Own

@@ -72,6 +72,10 @@ class PruneChannels(Taught):
     _: KW_ONLY
     epochs: int = parameter(0, "epochs of fine-tuning after each step", low=0, high=1000)
 
+    @property
+    def training_epochs(self) -> int:
+        return self.steps * self.epochs
+
     def label(self) -> str:
         amount = f"{self.ratio:g}" if self.macs is None else f"macs {self.macs:g}"
         return f"prune_channels({amount})"

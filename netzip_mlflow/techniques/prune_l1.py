@@ -1,43 +1,36 @@
-"""Global unstructured pruning of the smallest weights (the paper's GUP_L1)."""
+"""Unstructured pruning of the smallest weights (the paper's GUP_L1)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netzip_mlflow.techniques import Context, Range, Traits, parameter
+from netzip_mlflow.techniques import Traits
+from netzip_mlflow.techniques.unstructured import Unstructured
 
 if TYPE_CHECKING:
-    from netzip_mlflow.twin import Twin
+    import torch
 
 __all__ = ["PruneL1"]
 
 
 @dataclass(frozen=True)
-class PruneL1:
-    """Sets the `ratio` of weights with the least |w|, over all layers together, to zero.
+class PruneL1(Unstructured):
+    """Sets the `ratio` of weights with the least |w| to zero.
 
     Zeros change neither operations nor the size of the file (paper, section 6); they show in
-    `size/nonzero` and `size/zip_bytes`. Source: torch.nn.utils.prune.global_unstructured.
+    `size/nonzero` and `size/zip_bytes`. In one step it chooses as torch.nn.utils.prune does
+    (`global_unstructured` or, per layer, `l1_unstructured`).
     """
 
     traits: ClassVar[Traits] = Traits(
         family="pruning",
         kind="float",
         stage="sparsity",
-        summary="zeros in place of the smallest weights, over all layers together",
+        summary="zeros in place of the smallest weights, at once or in steps with training",
     )
-    ratio: float = parameter(
-        0.3, "share of weights set to zero", low=0.0, high=0.99, search=Range(0.1, 0.9)
-    )
+    name: ClassVar[str] = "prune_l1"
 
-    def label(self) -> str:
-        return f"prune_l1({self.ratio:g})"
-
-    def apply(self, twin: Twin, context: Context) -> Twin:
-        """A twin with zeros and the masks that keep them."""
-        from torch.nn.utils import prune
-
-        from netzip_mlflow.techniques.unstructured import prune_globally
-
-        return prune_globally(twin, prune.L1Unstructured, self.ratio, context.seed, self.label())
+    def _scores(self, weights: list[torch.Tensor], seed: int) -> list[torch.Tensor]:  # noqa: ARG002
+        """The magnitudes; the seed plays no part."""
+        return [weight.abs() for weight in weights]

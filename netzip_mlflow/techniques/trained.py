@@ -36,6 +36,11 @@ class Trained:
         0, "augmented views of each image, made once; 0: a new one each time", low=0, high=1000
     )
 
+    @property
+    def training_epochs(self) -> int:
+        """Passes over the training split, all steps together: what a plan's time is made of."""
+        return self.epochs
+
     def fit(
         self, twin: Twin, context: Context, teacher: Teacher | None, *, keep_start: bool = True
     ) -> Twin:

@@ -51,3 +51,10 @@ def test_only_some_candidates(compressed):
     assert "time 2 models together, at most" in steps
     with pytest.raises(InputError, match="'int9' is no candidate"):
         plan(compressed.recipe, ("int9",))
+
+
+def test_training_between_prunings_costs(compressed):
+    steps = {"one": 1, "three": 3}
+    chains = {name: ({"prune_l1": {"steps": n, "epochs": 50}},) for name, n in steps.items()}
+    cost = dict(plan(compressed.recipe.model_copy(update={"candidates": chains})).steps)
+    assert cost["three: prune_l1(0.3, 3 steps)"] > cost["one: prune_l1(0.3)"]

@@ -305,6 +305,13 @@ NEEDS |= {
     for n, k in PARAMETERS
     if k in ("temperature", "alpha", "features") and "teacher" in _bounds(n)
 }
+# damaged between two steps, and trained for long enough there that training has something to gain
+GRADUAL = {"ratio": 0.5, "steps": 2, "epochs": 6, "lr": 0.1}
+NEEDS |= {
+    (name, key): GRADUAL | NEEDS.get((name, key), {})
+    for name, key in PARAMETERS
+    if name in ("prune_l1", "prune_random") and key not in ("ratio", "scope", "keep")
+}
 # a smaller case of what trains long, a longer one of what trains only on demand
 SMALL: dict[str, dict[str, Any]] = {
     "distil": {"student": "tiny_networks:tiny", "epochs": 4},
@@ -322,6 +329,8 @@ OTHERS: dict[tuple[str, str], Any] = {
     ("distil", "arguments"): "{width: 4}",
     ("prune_channels", "macs"): 0.3,
     ("prune_channels", "keep"): "conv1",
+    ("prune_l1", "keep"): "conv1",
+    ("prune_random", "keep"): "conv*",
 }
 # needs two inner layers, the tiny network has one: tests/techniques/test_share_kernels.py
 CHANGING = [p for p in PARAMETERS if p != ("share_kernels", "books")]

@@ -23,6 +23,7 @@ __all__ = [
     "nothing",
     "nothing_deployed",
     "peek",
+    "settle",
     "swap",
 ]
 
@@ -39,6 +40,12 @@ def damp(twin: Twin, context: Context, factor: float, bias: bool = False) -> Twi
 def swap(twin: Twin, context: Context, slope: float) -> Twin:
     """Put an activation of another slope behind the last layer: no weight changes."""
     twin.model.linear = nn.Sequential(twin.model.linear, nn.LeakyReLU(slope))
+    return twin
+
+
+def settle(twin: Twin, context: Context, eps: float) -> Twin:
+    """Set the epsilon of the first normalisation: no weight and no structure changes."""
+    twin.model.bn1.eps = eps
     return twin
 
 

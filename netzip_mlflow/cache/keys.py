@@ -1,0 +1,156 @@
+"""What the result of a technique hangs on, and the key that stands for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import TYPE_CHECKING, Any
+
+from netzip_mlflow.cache.sources import PACKAGE, package_digest, source_digest
+from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.factories import import_function
+from netzip_mlflow.metrics import machine
+
+if TYPE_CHECKING:
+    from netzip_mlflow.techniques import Context, Technique
+    from netzip_mlflow.twin import Twin
+
+__all__ = ["Uncacheable", "answer", "digest", "ingredients"]
+
+DISTRIBUTION = "netzip-mlflow"
+
+
+class Uncacheable(NetzipError):
+    """The result hangs on something that no key can hold; the message says on what."""
+
+
+def digest(found: Mapping[str, Any]) -> str:
+    """SHA-256 of the ingredients, first 32 hex digits."""
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def ingredients(technique: Technique, twin: Twin, context: Context) -> dict[str, Any]:
+    """All that decides what `technique.apply(twin, context)` returns, as JSON.
+
+    More than some techniques read (the teacher, the calibration split): a key that is too fine
+    costs a computation, one that is too coarse gives a wrong network.
+
+    Raises:
+        Uncacheable: a network came as a plain module, a user's code has no file that determines
+            it, parameters are no JSON, or the context validates by a function of its own.
+    """
+    task, teacher = context.task, context.teacher
+    if context.validate != task.validate:
+        raise Uncacheable("the context validates by a function of its own")
+    found = {
+        "twin": _network(twin),
+        "technique": _technique(technique),
+        "task": _code(type(task)),
+        "train": context.train.digest,
+        "calibration": context.calibration.digest,
+        "validation": task.split("validation").digest,
+        "teacher": None if teacher is None else _network(teacher),
+        "seed": context.seed,
+        "device": _device(context.device),
+        "threads": context.threads,
+        "machine": _machine(),
+        "code": package_digest(),
+        "versions": _versions(),
+    }
+    try:
+        return json.loads(json.dumps(found))
+    except (TypeError, ValueError) as error:
+        raise Uncacheable(f"a parameter cannot be written as JSON: {error}") from None
+
+
+def _network(twin: Twin) -> dict[str, Any]:
+    if twin.architecture is None:
+        raise Uncacheable("the network came as a plain module, which cannot be rebuilt")
+    made = twin.architecture
+    factory = made.kind != "name"
+    source = _code(import_function(made.name, "architecture")) if factory else None
+    # two structures may carry the same weights, where a user's technique changed a layer's settings
+    return {"digest": twin.digest(), "answer": answer(twin), "source": source}
+
+
+def answer(twin: Twin) -> str:
+    """SHA-256 of the network's structure, and of its scores of two seeded random images.
+
+    Raises:
+        Uncacheable: it cannot be run.
+    """
+    import torch
+
+    images = torch.rand(2, *twin.input.shape, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            scores = twin.network()(images)
+        values = scores.contiguous().numpy().tobytes()
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise Uncacheable(f"the network cannot be run: {error}") from error
+    return hashlib.sha256(repr(twin.model).encode() + values).hexdigest()[:16]
+
+
+def _technique(technique: Technique) -> dict[str, Any]:
+    code = getattr(type(technique), "function", type(technique))  # a user's function, wrapped
+    parameters = dataclasses.asdict(technique)  # type: ignore[call-overload]
+    return {"code": _code(code), "label": technique.label(), "parameters": parameters}
+
+
+def _code(found: Any) -> list[str]:
+    """A class or function by name, with the digest of its source where that is not ours."""
+    name = getattr(found, "__qualname__", repr(found))
+    path = f"{found.__module__}:{name}"
+    if found.__module__.partition(".")[0] == PACKAGE:
+        return [path]
+    source = source_digest(found)
+    if source is None:
+        raise Uncacheable(
+            f"{path} has no file whose text determines it (defined in a function or by hand, or"
+            " changed since it was imported)"
+        )
+    return [path, source]
+
+
+def _device(name: str) -> list[str | None]:
+    if not name.startswith("cuda"):
+        return [name]
+    import torch
+
+    return [name, torch.cuda.get_device_name(name), torch.version.cuda]
+
+
+@functools.cache
+def _machine() -> dict[str, Any]:
+    """What decides how arithmetic rounds."""
+    import torch
+
+    found = machine.fingerprint({})
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {k: found[k] for k in ("cpu", "instruction_sets")} | {"torch": capability}
+
+
+@functools.cache
+def _versions() -> dict[str, str | None]:
+    """Of Python, this package and all that it depends on."""
+    names = [re.split(r"[^A-Za-z0-9._-]", text, maxsplit=1)[0] for text in _requirements()]
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in (DISTRIBUTION, *sorted(set(names))):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # an extra's, or a checkout that was never installed
+            found[name] = None
+    return found
+
+
+def _requirements() -> list[str]:
+    try:
+        return requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        return ["torch", "numpy"]
