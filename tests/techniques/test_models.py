@@ -67,7 +67,7 @@ CASES = [
 ]
 every_case = pytest.mark.parametrize(("network", "chain"), CASES)
 
-PLAIN = {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm"}
+PLAIN = {"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
 INTEGER = {"QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat"}
 
 
@@ -125,7 +125,7 @@ def _built(name: str, kind: Network) -> torch.nn.Module:
 
 
 def _stir(model: torch.nn.Module) -> None:
-    """Biases and normalisations as training leaves them, not at 0 and 1: some channels turn."""
+    """Biases and normalisations as training leaves them, not at 0 and 1."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.weight, 1.0, 0.3)
@@ -133,6 +133,8 @@ def _stir(model: torch.nn.Module) -> None:
             torch.nn.init.normal_(module.running_mean, 0.0, 0.1)
         elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear) and module.bias is not None:
             torch.nn.init.normal_(module.bias, 0.0, 0.02)
+            if not module.weight.any():  # a transformer's head
+                torch.nn.init.normal_(module.weight, 0.0, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -187,10 +189,6 @@ def test_what_is_executed(
     kinds = Counter(optimised(made(network, chain).model))
     plain = Counter(optimised(made(network, "fp32").model))
     layers = sum(plain[kind] for kind in PLAIN)
-    if network == "vit":
-        int8 = Counter(optimised(made(network, "int8").model))
-        assert {k: kinds[k] for k in INTEGER | PLAIN} == {k: int8[k] for k in INTEGER | PLAIN}
-        return
     assert sum(kinds[kind] for kind in INTEGER) == layers
     assert not PLAIN & set(kinds)
 
