@@ -91,9 +91,9 @@ def _bench(name: str, exports: Exports) -> tuple[Twin, Context]:
     shape = (kind.side, kind.side) + ((3,) if kind.channels == 3 else ())
     task = Classification.of(
         {
-            "x_train": draw.integers(0, 256, (80, *shape), dtype=np.uint8),
+            "x_train": _noise(draw, 80, shape),
             "y_train": np.arange(80) % CLASSES,
-            "x_test": draw.integers(0, 256, (20, *shape), dtype=np.uint8),
+            "x_test": _noise(draw, 20, shape),
             "y_test": np.arange(20) % CLASSES,
         },
         calibration=16,
@@ -105,6 +105,12 @@ def _bench(name: str, exports: Exports) -> tuple[Twin, Context]:
     spec = InputSpec(task.shape, (0.5,) * kind.channels, (0.25,) * kind.channels)
     twin = Twin(model.eval(), spec, task.classes)
     return twin, Context.of(task, twin, device="cpu", threads=1, exports=exports)
+
+
+def _noise(draw: np.random.Generator, count: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Noise of one brightness an image, so that random networks tell them apart."""
+    brightest = draw.integers(8, 256, count).reshape(-1, *[1] * len(shape))
+    return (draw.random((count, *shape)) * brightest).astype(np.uint8)
 
 
 def _built(name: str, kind: Network) -> torch.nn.Module:
