@@ -205,8 +205,8 @@ def _mean_inputs(
     for start in range(0, len(images), BATCH):  # all activations of a batch are held at once
         batch = images[start : start + BATCH]
         for name, value in (run(batch) | {INPUT: batch}).items():
-            array = np.asarray(value, np.float64)
-            total = array.mean(axis=tuple(range(2, array.ndim))).sum(axis=0)
+            means = value.mean(axis=tuple(range(2, value.ndim)), dtype=np.float64)
+            total = means.sum(axis=0)
             sums[name] = sums.get(name, 0) + total
     return {name: total / len(images) for name, total in sums.items()}
 
@@ -229,7 +229,12 @@ def _shown(
     session = onnxruntime.InferenceSession(
         shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return lambda images: dict(zip(names, session.run(names, {INPUT: images}), strict=True))
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = session.run(names, {INPUT: images})
+        return {n: np.asarray(array, np.float64) for n, array in zip(names, found, strict=True)}
+
+    return run
 
 
 def _with(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:

@@ -9,6 +9,7 @@ from netzip_mlflow.deployable.forms import FORMS
 __all__ = ["REDUCED", "codes", "fit"]
 
 REDUCED = 64  # largest int8 code where two products are added in 16 bits
+BLOCK = 2**15  # weights at once, so that they stay in the cache
 NOTHING = 2.0**-18  # of a layer's largest weight
 # shares of a channel's range that are tried; beyond 1, so that kernels of few weights may leave
 # the largest code unused: of nine weights in 4 bits that often fits best
@@ -36,6 +37,12 @@ def fit(weight: np.ndarray, form: str, *, reduced: bool = False) -> np.ndarray:
     whole = np.where(largest > 0, largest, fallback) / high
     if form == "int8":
         return whole
+    rows = max(1, BLOCK // weight.shape[1])
+    blocks = range(0, len(weight), rows)
+    return np.concatenate([_best(weight[i : i + rows], whole[i : i + rows], form) for i in blocks])
+
+
+def _best(weight: np.ndarray, whole: np.ndarray, form: str) -> np.ndarray:
     best, least = whole.copy(), np.full(len(weight), np.inf)
     for share in SHARES:
         scale = whole * share
