@@ -100,7 +100,7 @@ MISTAKES = [
     ("lr: 0.1", "augment: {flop: 1}", "augment.flop: unknown key; allowed: flip, crop .*flip"),
     ("\n  ptq:", "\n  baseline:", "candidates.baseline: the name is reserved"),
     ("\n  ptq:", "\n  A b:", "candidates.A b: not a candidate's name; allowed: letters a-z"),
-    ("[ptq]", "[pqt]", r"candidates.ptq\[0\]: unknown technique 'pqt'.*did you mean 'ptq'"),
+    ("[ptq]", "[ptqq]", r"candidates.ptq\[0\]: unknown technique 'ptqq'.*did you mean 'ptq'"),
     ("[ptq]", "3", "candidates.ptq: 3 is not allowed"),
     ("[ptq]", "[3]", r"candidates.ptq\[0\]: 3 is not allowed"),
     ("[ptq]", "[{ptq: 3}]", r"candidates.ptq\[0\].ptq: 3 is not allowed"),
@@ -160,7 +160,7 @@ def test_all_mistakes_are_said_at_once(loads: Loads) -> None:
         .replace("resnet8", "resnet9")
         .replace("epochs: 2,", "epoch: 2,")
         .replace("lr: 0.1", "lr: -1")
-        .replace("[ptq]", "[half, pqt]")
+        .replace("[ptq]", "[half, ptqq]")
         .replace("ratio: 0.3", "ratoi: 3")
         + "score: {sped: 1}\n"
     )

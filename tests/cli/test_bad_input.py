@@ -37,7 +37,7 @@ class TestBadRecipe:
             ("task=clasification", ["unknown task", "mean 'classification'?"]),
             ("data.name=nzp", ["data", "'nzp'", "mean 'npz'?"]),
             ("model={name: resnet9}", ["'resnet9'", "resnet8"]),
-            ("candidates.ruined=[pqt]", ["candidates.ruined[0]", "'pqt'", "mean 'ptq'?"]),
+            ("candidates.ruined=[ptqq]", ["candidates.ruined[0]", "'ptqq'", "mean 'ptq'?"]),
             (
                 "candidates.ruined=[{prune_l1: {ratio: 1.5}}]",
                 ["candidates.ruined[0].prune_l1.ratio: 1.5 is not allowed", "from 0"],

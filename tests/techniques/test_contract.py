@@ -25,6 +25,7 @@ from netzip_mlflow.deployable import Deployable, deploy
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import TABLE, Bounds, Context, Range
+from netzip_mlflow.techniques.trained import Trained
 from netzip_mlflow.twin import Twin
 
 NAMES = sorted(TABLE)
@@ -312,6 +313,7 @@ NEEDS |= {
     for name, key in PARAMETERS
     if name in ("prune_l1", "prune_random") and key not in ("ratio", "scope", "keep")
 }
+NEEDS["prune_random", "epochs"] = GRADUAL | {"lr": 0.02, "batch": 16}
 # a smaller case of what trains long, a longer one of what trains only on demand
 SMALL: dict[str, dict[str, Any]] = {
     "distil": {"student": "tiny_networks:tiny", "epochs": 4},
@@ -374,7 +376,7 @@ def test_each_parameter_changes_the_result(
     name: str, key: str, twin: Twin, context: Context
 ) -> None:
     technique = techniques.find(name)
-    origin = _damaged(twin) if technique.traits.needs_training else twin
+    origin = _damaged(twin) if issubclass(technique, Trained) else twin
     given_ = SMALL.get(name, {}) | NEEDS.get((name, key), {})
     plain = technique(**{k: v for k, v in given_.items() if k != key})
     own = (name, key) in OTHERS
