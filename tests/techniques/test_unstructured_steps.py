@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
-from netzip_mlflow.techniques.finetune import Finetune
 from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.techniques.prune_random import PruneRandom
+from netzip_mlflow.techniques.trained import Taught
 from netzip_mlflow.techniques.unstructured import schedule
 from netzip_mlflow.twin import Twin
 
@@ -28,13 +28,13 @@ both = pytest.mark.parametrize("technique", [PruneL1, PruneRandom])
 def between(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Twin, Twin]]:
     """Every training that happens, as (twin before, twin after)."""
     seen: list[tuple[Twin, Twin]] = []
-    train = Finetune.apply
+    train = Taught.train
 
-    def watched(self: Finetune, twin: Twin, context: Context) -> Twin:
+    def watched(self: Taught, twin: Twin, context: Context) -> Twin:
         seen.append((twin, train(self, twin, context)))
         return seen[-1][1]
 
-    monkeypatch.setattr(Finetune, "apply", watched)
+    monkeypatch.setattr(Taught, "train", watched)
     return seen
 
 
@@ -122,7 +122,7 @@ def test_the_teacher_is_the_baseline(
         for teacher in (None, "baseline")
     )
     assert alone.digest() != taught.digest()
-    with pytest.raises(NetzipError, match=r"^prune_l1\(0.3, 2 steps\): teacher: baseline, but"):
+    with pytest.raises(NetzipError, match=r"^prune_l1: teacher: baseline, but"):
         PruneL1(steps=2, teacher="baseline").apply(twin, replace(context, teacher=None))
 
 
