@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from netzip_mlflow.data import Split
     from netzip_mlflow.recipe import Augment, TrainSpec
+    from netzip_mlflow.teaching import Lesson
     from netzip_mlflow.twin import Twin
 
 __all__ = ["Epoch", "Fitted", "Teacher", "choose_device", "cores", "fit", "seeded"]
@@ -84,59 +85,97 @@ def fit(
     with seeded(seed, threads), contextlib.ExitStack() as stack:
         student = twin.copy()
         network = _placed(student.network(), device, torch.channels_last)
-        if teacher is not None:
-            _placed(teacher.network, device, torch.channels_last)
-        masks = _masks(student, device)
-        steps = len(_chunks(len(split), spec.batch, torch.Generator()))
-        optimizer, schedule = _optimizer(network, spec, steps)
-        precision = _precision(spec, device)
-        best = (0, validate(network) if keep_start else -1.0)
-        best_state = copy.deepcopy(network.state_dict())
-        history: list[Epoch] = []
-        order = torch.Generator().manual_seed(seed)
-        fixed = [_draw(len(split), spec.augment, order) for _ in range(views)]
         lesson = None
         if teacher is not None:
+            _placed(teacher.network, device, torch.channels_last)
             again = views if views < spec.epochs else 0
             lesson = stack.enter_context(
                 teacher.lesson(network, twin.input.shape, images=len(split), views=again)
             )
+        masks = _masks(student, device)
+        course = _Course(network, split, spec, loss, lesson, masks, views, seed, device)
+        best = (0, validate(network) if keep_start else -1.0)
+        best_state = copy.deepcopy(network.state_dict())
+        history: list[Epoch] = []
         for number in range(1, spec.epochs + 1):
-            network.train()
-            total = 0.0
-            view = (number - 1) % max(views, 1)
-            shown = fixed[view] if views else None
-            for step, batch in enumerate(_batches(split, spec, order, device, shown)):
-                scores = _scores(network, batch.images, precision)
-                value = loss(scores, batch.labels, spec.label_smoothing)
-                if lesson is not None:
-                    value = lesson.loss(scores, batch.images, value, batch.positions, view)
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()
-                optimizer.step()
-                schedule.step()
-                _apply_masks(masks)
-                total += float(value.detach()) * len(batch.labels)
-                progress(
-                    f"epoch {number}/{spec.epochs}", (number - 1 + (step + 1) / steps) / spec.epochs
-                )
-            if not math.isfinite(total):
-                raise NetzipError(
-                    f"training diverged in epoch {number}: the loss is {total}; "
-                    f"lower lr (it is {spec.lr:g})"
-                )
-            network.eval()
-            rate = float(schedule.get_last_lr()[0])
-            epoch = Epoch(number, total / len(split), validate(network), rate)
+            mean = course.epoch(number, progress)
+            epoch = Epoch(number, mean, validate(network), course.rate)
             history.append(epoch)
             for key, value in zip(LOGGED, (epoch.loss, epoch.validation), strict=True):
                 log(key, value, number)
             if epoch.validation > best[1]:
                 best, best_state = (number, epoch.validation), copy.deepcopy(network.state_dict())
         network.load_state_dict(best_state)
-        optimizer.zero_grad(set_to_none=True)  # gradients would double every copy of the twin
+        course.end()
         _placed(network, "cpu", torch.contiguous_format).eval()
     return Fitted(student, best[0], tuple(history))
+
+
+class _Course:
+    """What stays the same from epoch to epoch: optimiser, schedule, order, fixed views, masks."""
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        split: Split,
+        spec: TrainSpec,
+        loss: Loss,
+        lesson: Lesson | None,
+        masks: list[tuple[torch.nn.Parameter, torch.Tensor]],
+        views: int,
+        seed: int,
+        device: str,
+    ) -> None:
+        import torch
+
+        self._network, self._split, self._spec = network, split, spec
+        self._loss, self._lesson, self._masks = loss, lesson, masks
+        self._device, self._precision = device, _precision(spec, device)
+        self._steps = len(_chunks(len(split), spec.batch, torch.Generator()))
+        self._optimizer, self._schedule = _optimizer(network, spec, self._steps)
+        self._order = torch.Generator().manual_seed(seed)
+        self._views = [_draw(len(split), spec.augment, self._order) for _ in range(views)]
+
+    @property
+    def rate(self) -> float:
+        """The learning rate as it stands."""
+        return float(self._schedule.get_last_lr()[0])
+
+    def epoch(self, number: int, progress: Callable[[str, float], None]) -> float:
+        """One pass, after which the network is in eval mode: the mean loss.
+
+        Raises:
+            NetzipError: the loss became NaN or infinite.
+        """
+        network, spec, total = self._network, self._spec, 0.0
+        view = (number - 1) % max(len(self._views), 1)
+        shown = self._views[view] if self._views else None
+        batches = _batches(self._split, spec, self._order, self._device, shown)
+        network.train()
+        for step, batch in enumerate(batches):
+            scores = _scores(network, batch.images, self._precision)
+            value = self._loss(scores, batch.labels, spec.label_smoothing)
+            if self._lesson is not None:
+                value = self._lesson.loss(scores, batch.images, value, batch.positions, view)
+            self._optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            self._optimizer.step()
+            self._schedule.step()
+            _apply_masks(self._masks)
+            total += float(value.detach()) * len(batch.labels)
+            done = (number - 1 + (step + 1) / self._steps) / spec.epochs
+            progress(f"epoch {number}/{spec.epochs}", done)
+        network.eval()
+        if not math.isfinite(total):
+            raise NetzipError(
+                f"training diverged in epoch {number}: the loss is {total}; "
+                f"lower lr (it is {spec.lr:g})"
+            )
+        return total / len(self._split)
+
+    def end(self) -> None:
+        """No gradients are left: they would double every copy of the twin."""
+        self._optimizer.zero_grad(set_to_none=True)
 
 
 @contextlib.contextmanager

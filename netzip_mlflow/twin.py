@@ -199,7 +199,9 @@ class Twin:
             classes, chain = tuple(saved["classes"]), tuple(saved["chain"])
             architecture = Architecture(**saved["architecture"])
             edits = tuple(Edit(**edit) for edit in saved["edits"])
-            grids = {k: Grid(form, tensors[f"grid.{k}"]) for k, form in saved["grids"].items()}
+            grids = {
+                k: Grid(form, tensors[f"grid.{k}"]) for k, form in saved.get("grids", {}).items()
+            }
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"no twin can be read: {DESCRIPTION} is incomplete: {error}", str(folder)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from netzip_mlflow.deployable.compact import compact
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.runtimes.onnxruntime import in_memory
 
 if TYPE_CHECKING:
     import onnx
@@ -118,19 +119,12 @@ def _layer_names(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _deviation(model: onnx.ModelProto, network: object) -> float:
-    import numpy as np
-    import onnxruntime
     import torch
 
     assert isinstance(network, torch.nn.Module)  # noqa: S101 (typing only)
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim][1:]
     images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(1))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    found = np.asarray(session.run(None, {INPUT: images.numpy()})[0])
+    (found,) = in_memory(model)({INPUT: images.numpy()})
     with torch.no_grad():
         return float((torch.from_numpy(found) - network(images)).abs().max())
 

@@ -21,6 +21,7 @@ from netzip_mlflow.errors import NetzipError
 __all__ = ["Row", "Weights", "least_runtime", "with_weights"]
 
 CEILING = 2.0**14  # where a row's largest number is put, well within float16
+BIASED = {"Conv", "ConvTranspose", "Gemm"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ def with_weights(quantised: onnx.ModelProto, weights: Mapping[str, Weights]) -> 
     if missing:
         raise NetzipError(f"the quantiser left the weight {missing[0]} in float")
     weights = {name: made for name, made in weights.items() if name in found}
-    biased = [node for node in graph.node if node.op_type in _BIASED]
+    biased = [node for node in graph.node if node.op_type in BIASED]
     readers = {n: [b for b in biased if b.input[1] == found[n].output[0]] for n in weights}
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     weights = {
@@ -136,7 +137,8 @@ def _biases(
 
 
 def _has_bias(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> bool:
-    return len(node.input) > 2 and constants.get(node.input[2], _NOTHING).dtype == np.float32
+    bias = constants.get(node.input[2]) if len(node.input) > 2 else None
+    return bias is not None and bias.dtype == np.float32
 
 
 def _with_room_for_biases(
@@ -163,10 +165,6 @@ def _with_room_for_biases(
     exact = made.codes * made.spread(made.scale / scale)
     codes = np.rint((exact + kind.high) / kind.step) * kind.step - kind.high
     return Weights(made.form, codes.astype(np.int8), scale, made.axis)
-
-
-_NOTHING = np.zeros(0, np.int8)
-_BIASED = {"Conv", "ConvTranspose", "Gemm"}
 
 
 def _write(graph: onnx.GraphProto, name: str, parts: Mapping[str, np.ndarray]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,9 +19,9 @@ import onnxruntime.capi.onnxruntime_pybind11_state as state
 from netzip_mlflow.errors import InputError, NetzipError, Problem
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
-__all__ = ["ERRORS", "Adapter", "OrtSession", "executed", "load"]
+__all__ = ["ERRORS", "Adapter", "OrtSession", "executed", "in_memory", "load"]
 
 # The runtime's exceptions share no base class of their own; bound calls raise RuntimeError.
 ERRORS = (
@@ -259,6 +259,16 @@ def load(
     if threads < 1:
         raise InputError(Problem("threads", f"is {threads}", "1 or more"))
     return OrtSession(_session(Path(path), threads, providers), Path(path), threads, adapter)
+
+
+def in_memory(model: ModelProto) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+    """A graph that is no file: a function from its inputs to its outputs, on the CPU, as it is."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda feeds: [np.asarray(found) for found in session.run(None, dict(feeds))]
 
 
 def executed(path: str | Path) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from netzip_mlflow.deployable.forms import BOOK
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.techniques.grids import LEAST, OnGrid, levels
 from netzip_mlflow.techniques.rounding import REDUCED
-from netzip_mlflow.twin import Grid
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin
@@ -48,23 +47,16 @@ class Shared(OnGrid):
     """Kernels of a weight (out, in, h, w) taken from a book, with a learned scale per channel."""
 
     def __init__(self, weight: torch.Tensor, book: Book) -> None:
-        super().__init__()
+        super().__init__("kernels", scales(weight), weight[0].numel(), REDUCED)
         self.book = book
-        self.scale = nn.Parameter(scales(weight))
-        self.slope = 1 / (weight[0].numel() * REDUCED) ** 0.5
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight with every kernel replaced by the nearest of the book."""
-        scale = self.scale.abs().clamp_min(LEAST)
-        scale = scale.detach() + (scale - scale.detach()) * self.slope
-        scale = scale.view(-1, 1, 1, 1)
+        scale = self.spread(weight)
         wanted = (weight.detach() / scale.detach()).reshape(-1, weight[0, 0].numel())
         index, sign = self.book.nearest(wanted)
         taken = (self.book.whole()[index] * sign).reshape(weight.shape)
         return taken * scale + (weight - weight.detach())
-
-    def grid(self) -> Grid:
-        return Grid("kernels", self.scale.detach().abs().clamp_min(LEAST).float().cpu())
 
 
 def scales(weight: torch.Tensor) -> torch.Tensor:

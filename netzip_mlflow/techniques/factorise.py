@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.errors import InputError, NetzipError, Problem, did_you_mean
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
+from netzip_mlflow.techniques.patterns import chosen
 
 if TYPE_CHECKING:
     import torch
@@ -74,9 +74,9 @@ class Factorise:
                 )
         made = twin.copy()
         ranks = self._ranks(made.model, twin.input.shape)
-        for name, chosen in ranks.items():
+        for name, kept in ranks.items():
             layer: Any = made.model.get_submodule(name)
-            made.model.set_submodule(name, factorised(layer, chosen, self.hooi))
+            made.model.set_submodule(name, factorised(layer, kept, self.hooi))
         _require_runs(made.model, twin.input.shape)
         edits = twin.edits
         if ranks:
@@ -114,16 +114,18 @@ class Factorise:
         known = factorisable(model)
         if not known:
             raise NetzipError("factorise: the network has no linear layer or convolution to split")
-        wanted = _matching(known, "layers", self.layers) if self.layers is not None else {*known}
-        spared = _matching(known, "keep", self.keep) if self.keep is not None else set()
+        names = [*known]
+        only = "*" if self.layers is None else self.layers
+        wanted = {*chosen(only, names, "factorise: layers")}
+        wanted -= {*chosen(self.keep, names, "factorise: keep")}
         found = {}
         for name, seen in positions(model, shape).items():
-            if name not in wanted - spared:
+            if name not in wanted:
                 continue
             ranks = self._chosen(name, known[name].weight)
             if 0 not in ranks:
-                chosen = cheapest(known[name].weight, ranks, seen)
-                found |= {name: chosen} if chosen else {}
+                best = cheapest(known[name].weight, ranks, seen)
+                found |= {name: best} if best else {}
             elif self.layers is not None:  # asked for by name; else it is one that VBMF cannot read
                 raise NetzipError(
                     f"factorise: layer {name}: method: {self.method} gives rank 0, as if it held "
@@ -162,16 +164,3 @@ def _require_runs(model: nn.Module, shape: tuple[int, int, int]) -> None:
             f"factorise: the network uses a layer other than by calling it, so it cannot be split: "
             f"{error}; name it in keep"
         ) from error
-
-
-def _matching(known: Iterable[str], key: str, text: str) -> set[str]:
-    """The layers that names or patterns divided by commas mean."""
-    names, found = list(known), set()
-    for pattern in filter(None, (part.strip() for part in text.split(","))):
-        matched = {name for name in names if fnmatchcase(name, pattern)}
-        if not matched:
-            hint = did_you_mean(pattern, names)
-            problem = Problem(key, f"{pattern!r} names no layer", ", ".join(names), hint)
-            raise NetzipError(f"factorise: {problem}")
-        found |= matched
-    return found

@@ -31,11 +31,26 @@ NARROW = 4  # up to so many codes, weights beyond the outermost still get their 
 
 
 class OnGrid(nn.Module):
-    """A parametrization of a weight that rounds it, and can say onto which grid."""
+    """A parametrization that rounds a weight (out, ...) to scale x codes, and knows its grid.
+
+    The gradient of the learned scale is damped by 1 / sqrt(weights of a channel x largest code).
+    """
+
+    def __init__(self, form: str, scale: torch.Tensor, weights: int, high: int) -> None:
+        super().__init__()
+        self.form = form
+        self.scale = nn.Parameter(scale)
+        self.slope = 1 / (weights * high) ** 0.5
+
+    def spread(self, weight: torch.Tensor) -> torch.Tensor:
+        """The scale, positive, in a shape that multiplies the weight."""
+        scale = self.scale.abs().clamp_min(LEAST)
+        scale = scale.detach() + (scale - scale.detach()) * self.slope
+        return scale.view(-1, *(1,) * (weight.ndim - 1))
 
     def grid(self) -> Grid:
         """What the layer's weights lie on."""
-        raise NotImplementedError
+        return Grid(self.form, self.scale.detach().abs().clamp_min(LEAST).float().cpu())
 
 
 class Levels(OnGrid):
@@ -45,23 +60,18 @@ class Levels(OnGrid):
     """
 
     def __init__(self, weight: torch.Tensor, form: str, mask: torch.Tensor | None = None) -> None:
-        super().__init__()
-        self.form = form
         kind = FORMS[form]
-        self.high = rounding.REDUCED if form == "int8" else kind.high
-        self.step = kind.step
-        self.leaky = kind.base <= NARROW
+        high = rounding.REDUCED if form == "int8" else kind.high
         rows = weight.detach().cpu().double().flatten(1).numpy()
-        scale = rounding.fit(rows, form, reduced=True)
-        self.scale = nn.Parameter(torch.from_numpy(scale).to(weight))
-        self.slope = 1 / (rows.shape[1] * self.high) ** 0.5
+        scale = torch.from_numpy(rounding.fit(rows, form, reduced=True)).to(weight)
+        super().__init__(form, scale, rows.shape[1], high)
+        self.high, self.step = high, kind.step
+        self.leaky = kind.base <= NARROW
         self.mask = None if mask is None else nn.Buffer(mask.to(weight.device))
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight (out, ...) rounded to scale x code."""
-        scale = self.scale.abs().clamp_min(LEAST)
-        scale = scale.detach() + (scale - scale.detach()) * self.slope
-        scale = scale.view(-1, *(1,) * (weight.ndim - 1))
+        scale = self.spread(weight)
         share = weight.detach() / scale
         inside = share.clamp(-self.high, self.high)
         codes = torch.round((inside + self.high) / self.step) * self.step - self.high
@@ -71,9 +81,6 @@ class Levels(OnGrid):
             passed = passed * (share.detach().abs() <= self.high)
         rounded = rounded + passed
         return rounded if self.mask is None else rounded * self.mask
-
-    def grid(self) -> Grid:
-        return Grid(self.form, self.scale.detach().abs().clamp_min(LEAST).float().cpu())
 
 
 def layers(twin: Twin, context: Context) -> Mapping[str, nn.Module]:

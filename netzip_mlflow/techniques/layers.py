@@ -11,6 +11,7 @@ import numpy as np
 from netzip_mlflow.deployable import INPUT
 from netzip_mlflow.deployable.integer import Row, Weights
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.runtimes.onnxruntime import in_memory
 from netzip_mlflow.techniques import rounding
 
 if TYPE_CHECKING:
@@ -215,7 +216,6 @@ def _shown(
     model: onnx.ModelProto, names: list[str]
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """A function from images to tensors inside the graph."""
-    import onnxruntime
     from onnx import ModelProto, helper
 
     if not names:  # the runtime wants at least one output
@@ -224,17 +224,8 @@ def _shown(
     shown.CopyFrom(model)
     del shown.graph.output[:]
     shown.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-    def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        found = session.run(names, {INPUT: images})
-        return {n: np.asarray(array, np.float64) for n, array in zip(names, found, strict=True)}
-
-    return run
+    run = in_memory(shown)
+    return lambda images: dict(zip(names, run({INPUT: images}), strict=True))
 
 
 def _with(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:

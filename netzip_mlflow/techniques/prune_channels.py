@@ -6,11 +6,11 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from netzip_mlflow.errors import NetzipError, Problem, did_you_mean
+from netzip_mlflow.errors import NetzipError, Problem
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
+from netzip_mlflow.techniques.patterns import chosen
 from netzip_mlflow.techniques.trained import Taught
 
 if TYPE_CHECKING:
@@ -305,17 +305,5 @@ def _macs(model: nn.Module, shape: Sequence[int], removals: Sequence[Removal] = 
 
 
 def _kept(model: nn.Module, keep: str | None) -> list[nn.Module]:
-    from netzip_mlflow.techniques.unstructured import prunable
-
     modules = {name: module for name, module in model.named_modules() if name}
-    chosen: list[nn.Module] = []
-    for pattern in filter(None, (p.strip() for p in (keep or "").split(","))):
-        hits = [module for name, module in modules.items() if fnmatchcase(name, pattern)]
-        if not hits:
-            layers = [name for name, _ in prunable(model)]
-            shown = ", ".join(layers[:SHOWN]) + (", ..." if len(layers) > SHOWN else "")
-            hint = did_you_mean(pattern, modules)
-            what = f"keep: {pattern!r} matches no layer"
-            raise NetzipError(f"prune_channels: {Problem('', what, shown, hint)}")
-        chosen += hits
-    return chosen
+    return [modules[name] for name in chosen(keep, [*modules], "prune_channels: keep")]

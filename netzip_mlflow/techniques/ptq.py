@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from netzip_mlflow.deployable import Deployable, compact
 from netzip_mlflow.deployable.forms import FORMS
-from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
+from netzip_mlflow.techniques.widths import BITS, Widths
 
 if TYPE_CHECKING:
     from netzip_mlflow.deployable import Exported
     from netzip_mlflow.techniques.layers import Layer
     from netzip_mlflow.twin import Twin
 
-__all__ = ["BITS", "PTQ"]
-
-BITS: Mapping[Any, str] = {8: "int8", 4: "int4", 3: "int3", 2: "int2", "ternary": "ternary"}
-WIDTHS = tuple(BITS)
+__all__ = ["PTQ"]
 
 
 @dataclass(frozen=True)
-class PTQ:
+class PTQ(Widths):
     """Weights per channel and symmetric, uint8 activations per tensor, ranges from data.
 
     Source: ONNX Runtime, "Quantize ONNX models"; U8S8 in QDQ form is its fast case on CPUs.
@@ -43,16 +40,6 @@ class PTQ:
         needs_calibration=True,
         reads_grids=True,
     )
-    bits: int | str = parameter(8, "stored bits of a weight", choices=WIDTHS, search=(8, 4))
-    edges: int | str = parameter(8, "the same for the first and the last layer", choices=WIDTHS)
-    budget: float | None = parameter(
-        None,
-        "mean stored bits; within it, the layers that suffer most get `wide`",
-        kind=float,
-        low=1.0,
-        high=8.0,
-    )
-    wide: int | str = parameter(8, "bits of the layers that suffer most", choices=WIDTHS[:2])
     max_drop: float | None = parameter(
         None,
         "points on validation; ever more layers get `wide` until the drop is within",
@@ -88,64 +75,15 @@ class PTQ:
         """
         from netzip_mlflow.techniques import layers
 
-        self._require_wider()
+        if self.max_drop is not None:
+            self._require_wider("ptq")
         source = context.exports(twin)
         found = layers.find(source, twin)
-        plan = self._plan(source, found, context)
+        plan = self._plan("ptq", source, found, context)
         made = self._build(twin, source, found, plan, context)
         if self.max_drop is not None:
             made = self._within(made, twin, source, found, plan, context)
         return made
-
-    def _require_wider(self) -> None:
-        if self.budget is None and self.max_drop is None:
-            return
-        if FORMS[BITS[self.wide]].bits < FORMS[BITS[self.bits]].bits:
-            raise NetzipError(
-                f"ptq.wide: {self.wide} given, narrower than ptq.bits, which is {self.bits}; "
-                f"allowed: {self.bits} or more, or fewer bits"
-            )
-
-    def _plan(
-        self, source: Exported, found: Mapping[str, Layer], context: Context
-    ) -> dict[str, str]:
-        """The form of each layer, by its weight's name in the graph."""
-        names = list(found)
-        plan = dict.fromkeys(names, BITS[self.bits])
-        plan |= dict.fromkeys((*names[:1], *names[-1:]), BITS[self.edges])
-        fixed = {name: layer.grid.form for name, layer in found.items() if layer.grid}
-        plan |= fixed
-        if self.budget is None:
-            return plan
-        from netzip_mlflow.techniques import sensitivity
-
-        free = {n: f for n, f in found.items() if n not in fixed and plan[n] == BITS[self.bits]}
-        others = {name: form for name, form in plan.items() if name not in free}
-        sizes = {name: layer.rows.size for name, layer in found.items()}
-        least = sensitivity.mean_bits(sizes, plan)
-        if least > self.budget:
-            raise NetzipError(
-                f"ptq.budget: {self.budget:g} bits given, and without any wider layer the mean is "
-                f"{least:.3f}; allowed: that or more, or narrower bits and edges"
-            )
-        harm = self._harm(source, free, plan, context)
-        wide = sensitivity.widened(
-            harm, sizes, BITS[self.bits], BITS[self.wide], self.budget, others
-        )
-        return plan | dict.fromkeys(wide, BITS[self.wide])
-
-    def _harm(
-        self,
-        source: Exported,
-        found: Mapping[str, Layer],
-        plan: Mapping[str, str],
-        context: Context,
-    ) -> dict[str, float]:
-        from netzip_mlflow.techniques import sensitivity
-
-        changed = {name: layer.rounded(plan[name]) for name, layer in found.items()}
-        images, _ = next(context.calibration.batches(sensitivity.SAMPLES))
-        return sensitivity.damage(source.model, changed, images, context.progress)
 
     def _build(
         self,
@@ -185,7 +123,7 @@ class PTQ:
         twin: Twin,
         source: Exported,
         found: Mapping[str, Layer],
-        plan: dict[str, str],
+        plan: Mapping[str, str],
         context: Context,
     ) -> Deployable:
         """Twice as many wide layers each time, the worst first, until validation is satisfied.
@@ -200,11 +138,12 @@ class PTQ:
         # a drop of exactly max_drop is within, whichever way the subtraction rounds
         limit = accuracy(origin, context.task) - self.max_drop / 100 - 1e-9
         wide = FORMS[BITS[self.wide]].bits
-        free = {n: f for n, f in found.items() if not f.grid and FORMS[plan[n]].bits < wide}
-        order = sensitivity.ranked(self._harm(source, free, plan, context)) if free else []
+        free = [n for n, f in found.items() if not f.grid and FORMS[plan[n]].bits < wide]
+        harm = self._harm(source, found, plan, free, context) if free else {}
+        order = sensitivity.ranked(harm)
         best, reached, count = made, accuracy(made.model, context.task), 1
         while reached < limit and order:
-            plan |= dict.fromkeys(order[:count], BITS[self.wide])
+            plan = {**plan, **dict.fromkeys(order[:count], BITS[self.wide])}
             order, count = order[count:], 2 * count
             made = self._build(twin, source, found, plan, context)
             right = accuracy(made.model, context.task)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
-from netzip_mlflow.techniques.ptq import BITS, WIDTHS
 from netzip_mlflow.techniques.trained import Taught
+from netzip_mlflow.techniques.widths import BITS, WIDTHS, Widths
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin
@@ -17,7 +16,7 @@ __all__ = ["QAT"]
 
 
 @dataclass(frozen=True)
-class QAT(Taught):
+class QAT(Widths, Taught):
     """Fine-tunes with weights rounded to `bits`, and leaves them on that grid for `ptq` to store.
 
     With `budget`, the layers that suffer most get `wide` bits instead, as far as the mean of stored
@@ -36,14 +35,6 @@ class QAT(Taught):
     )
     bits: int | str = parameter(
         4, "stored bits of a weight", choices=WIDTHS, search=(8, 4, 2, "ternary")
-    )
-    edges: int | str = parameter(8, "the same for the first and the last layer", choices=WIDTHS)
-    budget: float | None = parameter(
-        None,
-        "mean stored bits; within it, the layers that suffer most get `wide`",
-        kind=float,
-        low=1.0,
-        high=8.0,
     )
     wide: int | str = parameter(4, "bits of the layers that suffer most", choices=WIDTHS[:2])
     _: KW_ONLY
@@ -71,32 +62,11 @@ class QAT(Taught):
         return grids.take(fitted, twin).replace(chain=(*twin.chain, self.label()))
 
     def _forms(self, twin: Twin, context: Context) -> dict[str, str]:
-        from netzip_mlflow.techniques import grids
-
-        names = list(grids.layers(twin, context))
-        forms = dict.fromkeys(names, BITS[self.bits])
-        forms |= dict.fromkeys((*names[:1], *names[-1:]), BITS[self.edges])
-        forms |= {name: grid.form for name, grid in twin.grids.items()}
-        if self.budget is None:
-            return forms
-        from netzip_mlflow.techniques import layers, sensitivity
+        """The form of each layer that can be trained on a grid, by its name."""
+        from netzip_mlflow.techniques import grids, layers
 
         source = context.exports(twin)
-        found = {layer.name: (weight, layer) for weight, layer in layers.find(source, twin).items()}
-        free = [n for n in names if n not in twin.grids and forms[n] == BITS[self.bits]]
-        sizes = {name: found[name][1].rows.size for name in names}
-        least = sensitivity.mean_bits(sizes, forms)
-        if least > self.budget:
-            raise NetzipError(
-                f"qat.budget: {self.budget:g} bits given, and without any wider layer the mean is "
-                f"{least:.3f}; allowed: that or more, or narrower bits and edges"
-            )
-        images, _ = next(context.calibration.batches(sensitivity.SAMPLES))
-        changed = {found[n][0]: found[n][1].rounded(forms[n]) for n in free}
-        harm = sensitivity.damage(source.model, changed, images, context.progress)
-        by_name = {name: harm[found[name][0]] for name in free}
-        others = {name: form for name, form in forms.items() if name not in free}
-        wide = sensitivity.widened(
-            by_name, sizes, BITS[self.bits], BITS[self.wide], self.budget, others
-        )
-        return forms | dict.fromkeys(wide, BITS[self.wide])
+        known = grids.layers(twin, context)
+        found = {w: f for w, f in layers.find(source, twin).items() if f.name in known}
+        plan = self._plan("qat", source, found, context)
+        return {found[weight].name: form for weight, form in plan.items()}

@@ -9,6 +9,7 @@ import numpy as np
 
 from netzip_mlflow.deployable import INPUT
 from netzip_mlflow.deployable.forms import FORMS
+from netzip_mlflow.runtimes.onnxruntime import in_memory
 
 if TYPE_CHECKING:
     import onnx
@@ -79,14 +80,8 @@ def ranked(harm: Mapping[str, float]) -> Sequence[str]:
 
 
 def _run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return np.asarray(session.run(None, {INPUT: images})[0], np.float64)
+    (scores,) = in_memory(model)({INPUT: images})
+    return scores.astype(np.float64)
 
 
 def _log_softmax(scores: np.ndarray) -> np.ndarray:

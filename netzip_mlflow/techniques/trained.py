@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,7 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taught(Trained):
+class Taught(Trained, abc.ABC):
     """A training with the uncompressed network as teacher, where it is wanted.
 
     With `teacher: baseline` the loss is alpha x T^2 x KL(teacher || student, at temperature T) +
@@ -109,9 +110,9 @@ class Taught(Trained):
             found.append(Problem(f"{where}.features", what, "0, or teacher: baseline beside it"))
         return found
 
+    @abc.abstractmethod
     def label(self) -> str:
-        """Short text for tables; a technique says its own."""
-        raise NotImplementedError
+        """Short text for tables, such as `finetune(teacher)`."""
 
     def train(self, twin: Twin, context: Context) -> Twin:
         """A trained copy, never worse on validation than the twin as it came.

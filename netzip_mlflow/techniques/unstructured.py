@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from dataclasses import KW_ONLY, dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
-from netzip_mlflow.errors import NetzipError, did_you_mean
+from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.techniques import Context, Range, parameter
+from netzip_mlflow.techniques.patterns import chosen
 from netzip_mlflow.techniques.trained import Taught
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ class Unstructured(Taught):
         parts += [f"{self.steps} steps"] if self.steps > 1 else []
         return f"{self.name}({', '.join(parts)})"
 
+    @abc.abstractmethod
     def _scores(self, weights: list[torch.Tensor], seed: int) -> list[torch.Tensor]:
         """Non-negative scores in the shapes of the weights; the least go first."""
-        raise NotImplementedError
 
     def apply(self, twin: Twin, context: Context) -> Twin:
         """A twin with zeros and the masks that keep them.
@@ -87,16 +88,7 @@ class Unstructured(Taught):
             raise NetzipError(
                 f"{self.label()}: the network has no convolution or linear layer to prune"
             )
-        kept: set[str] = set()
-        for pattern in (p.strip() for p in (self.keep or "").split(",") if p.strip()):
-            found = {name for name in names if fnmatchcase(name, pattern)}
-            if not found:
-                hint = did_you_mean(pattern, names)
-                raise NetzipError(
-                    f"{self.label()}: keep: {pattern!r} is no layer of the network; allowed: "
-                    f"{', '.join(names)}, or patterns of them" + (f" ({hint})" if hint else "")
-                )
-            kept |= found
+        kept = {*chosen(self.keep, names, f"{self.label()}: keep")}
         if kept == set(names):
             raise NetzipError(f"{self.label()}: keep: {self.keep!r} leaves no layer to prune")
         return [name for name in names if name not in kept]

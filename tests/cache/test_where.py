@@ -15,15 +15,15 @@ from netzip_mlflow.errors import InputError
     [
         ({"NETZIP_CACHE": "/one", "XDG_CACHE_HOME": "/two"}, "/one/stages"),
         ({"XDG_CACHE_HOME": "/two"}, "/two/netzip/stages"),
-        ({"XDG_CACHE_HOME": "not/absolute"}, "/home/me/.cache/netzip/stages"),
-        ({}, "/home/me/.cache/netzip/stages"),
-        ({"NETZIP_CACHE": "~/mine"}, "/home/me/mine/stages"),
+        ({"XDG_CACHE_HOME": "not/absolute"}, "/users/me/.cache/netzip/stages"),
+        ({}, "/users/me/.cache/netzip/stages"),
+        ({"NETZIP_CACHE": "~/mine"}, "/users/me/mine/stages"),
     ],
 )
 def test_where_it_is(
     environment: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/users/me")
     assert StageCache.open(environment) == StageCache(Path(folder), 2 * 2**30)
 
 

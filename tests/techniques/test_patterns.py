@@ -26,5 +26,5 @@ def test_chosen(text: str, expected: list[str]) -> None:
 
 
 def test_what_matches_nothing() -> None:
-    with pytest.raises(NetzipError, match=r"here: 'linaer' matches no layer; .*'linear'"):
+    with pytest.raises(NetzipError, match=r"here: 'linaer' is no layer of the network; .*'linear'"):
         chosen("stem, linaer", NAMES, "here")

@@ -39,7 +39,7 @@ def test_macs_out_of_reach(twin: Twin, context: Context) -> None:
 def test_keep_that_matches_nothing(twin: Twin, context: Context) -> None:
     with pytest.raises(
         NetzipError,
-        match=r"keep: 'conv3' .*allowed: conv1, conv2, linear \(did you mean 'conv[12]'",
+        match=r"keep: 'conv3' .*allowed: conv1, bn1, conv2, .*linear, .*\(did you mean 'conv[12]'",
     ):
         PruneChannels(keep="conv1, conv3").apply(twin, context)
 
