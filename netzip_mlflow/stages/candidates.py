@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -60,6 +61,7 @@ class Candidate:
     file: Path | None = None
     measured: Measurement | None = None
     error: str = ""
+    seconds: float | None = None  # of the chain's techniques
     lines: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
@@ -98,7 +100,7 @@ def walk(
         NetzipError: as the techniques do.
     """
     cached: list[str] = []
-    with context.task.sealed():
+    with context.task.sealed(), _timed(made, cached):
         twin = origin
         for technique in chain:
             made.note(f"{technique.label()}: {technique}")
@@ -119,6 +121,15 @@ def walk(
             twin = result
         made.twin = twin
         return deploy(twin, context)
+
+
+@contextlib.contextmanager
+def _timed(made: Candidate, cached: Sequence[str]) -> Iterator[None]:
+    """How long the chain takes; left open where a part of it comes from the cache."""
+    start = time.monotonic()
+    yield
+    if not cached:
+        made.seconds = time.monotonic() - start
 
 
 def store(made: Candidate, deployable: Deployable, task: Task) -> None:
@@ -151,6 +162,8 @@ def inspect_and_judge(
     found = measurement.inspect(made.name, made.file, recipe.measure)
     made.measured = found
     found.metrics["fidelity/export_max_abs_diff"] = float(_manifest(made)["float_deviation"])
+    if made.seconds is not None:
+        found.metrics["compress/seconds"] = made.seconds
     against = baseline.measured if baseline is not None else None
     splits = ("validation", "test")
     work.progress(f"evaluating {made.name}", 0.0)

@@ -37,7 +37,10 @@ class Book(nn.Module):
     def nearest(self, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """For kernels (k, h w): the book's nearest, and +1 or -1 (k, 1) where it is turned."""
         kernels = torch.round(self.kernels.detach().clamp(-REDUCED, REDUCED))
-        products = wanted @ kernels.T
+        with torch.autocast(
+            wanted.device.type, enabled=False
+        ):  # training chooses as evaluation does
+            products = wanted.float() @ kernels.float().T
         index = (2 * products.abs() - kernels.square().sum(1)).argmax(1)
         sign = products.gather(1, index[:, None]).sign()
         return index, torch.where(sign == 0, torch.ones_like(sign), sign)

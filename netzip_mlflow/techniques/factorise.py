@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.errors import InputError, NetzipError, Problem, did_you_mean
-from netzip_mlflow.techniques import Context, Range, Traits, parameter
+from netzip_mlflow.techniques import Context, Range, Traits, parameter, parameter_problems
 from netzip_mlflow.techniques.patterns import chosen
 
 if TYPE_CHECKING:
@@ -51,6 +51,17 @@ class Factorise:
         None, "leave these alone: names or patterns with *, by commas", kind=str
     )
     hooi: int = parameter(2, "sweeps that refine Tucker-2", low=0, high=100)
+
+    @classmethod
+    def problems(cls, given: Mapping[str, Any], where: str) -> list[Problem]:
+        """What is wrong with a recipe's parameters."""
+        found = parameter_problems(cls, given, where)
+        method = given.get("method", cls.method)
+        for key in ("ratio", "energy"):
+            if not found and key in given and method != key:
+                what = f"{given[key]!r} given, which method: {method} does not read"
+                found.append(Problem(f"{where}.{key}", what, f"method: {key} beside it"))
+        return found
 
     def label(self) -> str:
         given = {"ratio": f"{self.ratio:g}", "energy": f"energy {self.energy:g}"}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.deployable import Deployable, compact
 from netzip_mlflow.deployable.forms import FORMS
-from netzip_mlflow.techniques import Context, Range, Traits, parameter
+from netzip_mlflow.errors import Problem
+from netzip_mlflow.techniques import Context, Range, Traits, parameter, parameter_problems
 from netzip_mlflow.techniques.widths import BITS, Widths
 
 if TYPE_CHECKING:
@@ -62,6 +63,16 @@ class PTQ(Widths):
         search=Range(99.9, 100.0),
     )
     reduce_range: bool = parameter(True, "int8 weights in [-64, 64]: no saturation without VNNI")
+
+    @classmethod
+    def problems(cls, given: Mapping[str, Any], where: str) -> list[Problem]:
+        """What is wrong with a recipe's parameters."""
+        found = parameter_problems(cls, given, where)
+        calibration = given.get("calibration", cls.calibration)
+        if not found and "percentile" in given and calibration != "percentile":
+            what = f"{given['percentile']!r} given, which calibration: {calibration} does not read"
+            found.append(Problem(f"{where}.percentile", what, "calibration: percentile beside it"))
+        return found
 
     def label(self) -> str:
         return f"ptq({BITS[self.bits]})"

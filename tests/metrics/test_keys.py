@@ -24,6 +24,7 @@ ELSEWHERE = {
     "fidelity/confidence_change_disagreeing": "only where some answers differ",
     "ratio/E": "needs an energy meter",
     "ratio/esr": "needs an energy meter",
+    "compress/seconds": "logged by the stages, which apply the chain",
     "validation/...": "stands for a prefix",
     "best/...": "stands for a prefix, on the parent",
     "training/loss": "logged while training",

@@ -357,3 +357,20 @@ def test_edits_that_do_not_fit_are_refused(layers: dict[str, list[int]], message
     model = build("resnet8", classes=4, channels=3, size=(32, 32))
     with pytest.raises(InputError, match=message):
         Factorise.replay(model, {"layers": layers})
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({"energy": 0.9}, "energy"),
+        ({"method": "vbmf", "ratio": 0.5}, "ratio"),
+        ({"method": "energy", "energy": 0.9}, None),
+        ({"ratio": 0.5}, None),
+        ({"method": "vbmf"}, None),
+    ],
+)
+def test_a_number_that_the_method_does_not_read_is_refused(
+    given: dict[str, object], wrong: str | None
+) -> None:
+    found = [str(p.where) for p in Factorise.problems(given, "a[0].factorise")]
+    assert found == ([f"a[0].factorise.{wrong}"] if wrong else [])

@@ -349,3 +349,9 @@ def test_a_network_without_biases_and_without_normalisation(
     exact = _scores(deploy(bare, context), images)
     difference = np.abs(_scores(made, images) - exact)
     assert np.square(difference).mean() < 0.1 * exact.var()
+
+
+def test_a_percentile_that_the_calibration_does_not_read_is_refused() -> None:
+    (problem,) = PTQ.problems({"percentile": 99.9}, "a[0].ptq")
+    assert problem.where == "a[0].ptq.percentile"
+    assert PTQ.problems({"percentile": 99.9, "calibration": "percentile"}, "a[0].ptq") == []

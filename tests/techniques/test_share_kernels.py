@@ -58,6 +58,17 @@ def test_kernels_come_from_so_many_books(
     assert not {"Conv", "FusedConv", "Gather", "Neg", "Concat"} & set(kinds)
 
 
+def test_training_in_bfloat16_chooses_the_kernels_that_evaluation_does() -> None:
+    book = code_books.Book(torch.randn(BOOK, 9, generator=torch.Generator().manual_seed(0)) * 30)
+    wanted = torch.randn(20_000, 9, generator=torch.Generator().manual_seed(1)) * 30
+    plain = book.nearest(wanted)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (wanted @ wanted[:1].T).dtype == torch.bfloat16  # autocast is on
+        index, sign = book.nearest(wanted)
+    assert torch.equal(index, plain[0])
+    assert torch.equal(sign, plain[1])
+
+
 def test_more_books_follow_the_network_closer(deep: Twin, context: Context) -> None:
     def error(books: int) -> float:
         found = code_books.rules(deep, grids.layers(deep, context), books, seed=0)
