@@ -36,7 +36,7 @@ def import_function(path: str, where: str) -> Callable[..., Any]:
         sys.path.append(str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 (it is anyone's code that runs here)
+    except (Exception, SystemExit) as error:  # it is anyone's code
         what = f"{module_name} cannot be imported: {_told(error)}"
         raise InputError(Problem(where, what)) from error
     function = getattr(module, name, None)
