@@ -90,10 +90,6 @@ FAULTY = {
         [{"binarise": {"layers": "conv9", "epochs": 1}}],
         r"binarise\.layers: 'conv9' is no layer .*allowed: conv1.*did you mean 'conv2'",
     ),
-    "no-zero": (
-        [{"prune_l1": {"ratio": 0.5}}, {"binarise": {"layers": "conv2", "epochs": 1}}],
-        r"binarise\.layers: layer conv2: its pruned weights are zero.*allowed: ",
-    ),
     "no-graph": (
         [{"distil": {"student": "faulty:forked", "epochs": 1}}, "ptq"],
         r"torch cannot export the network to ONNX: .*\(layer gate, faulty\.py, line 26\)",
