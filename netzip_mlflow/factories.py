@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def import_function(path: str, where: str) -> Callable[..., Any]:
         where: the recipe's key, for messages.
 
     Raises:
-        InputError: there is no such module or function.
+        InputError: there is no such module or function, or the module's own code fails.
     """
     if not FACTORY_PATH.fullmatch(path):
         raise InputError(Problem(where, f"{path!r}", "module:function"))
@@ -35,14 +36,32 @@ def import_function(path: str, where: str) -> Callable[..., Any]:
         sys.path.append(str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError) as error:
-        raise InputError(Problem(where, f"{module_name} cannot be imported: {error}")) from error
+    except (Exception, SystemExit) as error:  # it is anyone's code
+        what = f"{module_name} cannot be imported: {_told(error)}"
+        raise InputError(Problem(where, what)) from error
     function = getattr(module, name, None)
     if not callable(function):
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         what = f"{module_name} has no function {name!r}"
         raise InputError(Problem(where, what, ", ".join(public), did_you_mean(name, public)))
     return function
+
+
+def _told(error: BaseException) -> str:
+    """What went wrong in a module that was being imported, and at which of its lines."""
+    if isinstance(error, ImportError | SyntaxError):  # they say it all
+        return str(error)
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    ran = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_file() and frame.filename not in (__file__, importlib.__file__)
+    ]
+    if not ran:
+        return text
+    folder = Path(ran[0].filename).parent  # below it lies what is the user's own
+    place = [frame for frame in ran if Path(frame.filename).is_relative_to(folder)][-1]
+    return f"{text} ({Path(place.filename).name}, line {place.lineno})"
 
 
 def call(

@@ -32,6 +32,11 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     (tmp_path / "made_here.py").write_text(MODULE)
     (tmp_path / "broken_here.py").write_text("import surely_not_installed")
     (tmp_path / "garbled_here.py").write_text("def f(:")
+    (tmp_path / "dividing_here.py").write_text("RATE = 3\n\nSHARE = RATE / 0\n")
+    (tmp_path / "leaning_here.py").write_text("import os\nimport dividing_here\n")
+    (tmp_path / "reading_here.py").write_text("import json\n\n\nSETTINGS = json.loads('{')\n")
+    (tmp_path / "script_here.py").write_text("import sys\nsys.exit('usage: script_here FILE')\n")
+    (tmp_path / "bare_here.py").write_text("raise RuntimeError\n")
     (tmp_path / "package_here").mkdir()
     (tmp_path / "package_here" / "inner.py").write_text("def f(): return 'inner'")
     monkeypatch.chdir(tmp_path)
@@ -68,6 +73,14 @@ def test_the_search_path_grows_once(tmp_path: Path) -> None:
         ("mde_here:make", "model.factory: mde_here cannot be imported: No module named"),
         ("broken_here:make", "broken_here cannot be imported: No module named 'surely_not_ins"),
         ("garbled_here:f", "garbled_here cannot be imported: invalid syntax"),
+        (
+            "dividing_here:f",
+            r"^model.factory: dividing_here cannot be imported: ZeroDivision.* \(div.*, line 3\)$",
+        ),
+        ("leaning_here:f", r"ZeroDivisionError: .* \(dividing_here\.py, line 3\)$"),
+        ("reading_here:f", r"JSONDecodeError: .* \(reading_here\.py, line 4\)$"),
+        ("script_here:f", r"SystemExit: usage: script_here FILE \(script_here\.py, line 2\)$"),
+        ("bare_here:f", r"bare_here cannot be imported: RuntimeError \(bare_here\.py, line 1\)$"),
         (
             "made_here:mkae",
             "made_here has no function 'mkae'; allowed: make, makes, failing .did you mean 'make'",

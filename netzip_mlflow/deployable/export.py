@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import traceback
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netzip_mlflow.deployable.compact import compact
@@ -16,12 +18,14 @@ from netzip_mlflow.runtimes.onnxruntime import in_memory
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
     from netzip_mlflow.twin import Twin
 
 __all__ = ["INPUT", "OUTPUT", "Exported", "Exports", "export"]
 
 INPUT, OUTPUT = "images", "scores"
+QUIET = ("torch.onnx", "torch.fx")
 LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
@@ -45,7 +49,8 @@ def export(twin: Twin) -> Exported:
     the batch is dynamic; normalisation is inside; no external data.
 
     Raises:
-        NetzipError: torch cannot export the network; the message carries its reason.
+        NetzipError: torch cannot export the network; the message carries its reason, and the layer
+            and the line of code where torch knows them.
     """
     import torch
 
@@ -66,8 +71,8 @@ def export(twin: Twin) -> Exported:
                 verbose=False,
             )
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        lines = str(error).strip().splitlines()
-        raise NetzipError(f"torch cannot export the network to ONNX: {lines[0]}") from error
+        reason = _reason(error, network)
+        raise NetzipError(f"torch cannot export the network to ONNX: {reason}") from error
     assert program is not None  # noqa: S101 (the dynamo exporter always returns its program)
     full = program.model_proto
     model = compact(full)
@@ -85,6 +90,29 @@ def _require_scores(scores: object, classes: int) -> None:
         raise NetzipError(
             f"the network answers two images with {given}; wanted are scores (2, {classes})"
         )
+
+
+def _reason(error: BaseException, network: torch.nn.Module) -> str:
+    """The first line of what torch failed at in the first place, with the layer and its code."""
+    import torch
+
+    while error.__cause__ is not None:  # the outer ones tell what to do about torch itself
+        error = error.__cause__
+    names = {id(module): name for name, module in network.named_modules()}
+    layer = line = ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        seen, node = frame.f_locals.get("self"), frame.f_locals.get("node")
+        if id(seen) in names:
+            layer = names[id(seen)]
+            own = not type(seen).__module__.startswith("torch.")  # else its line says nothing
+            line = f"{Path(frame.f_code.co_filename).name}, line {number}" if own else ""
+        elif isinstance(node, torch.fx.Node):  # while it is translated to ONNX
+            layer, _ = [("", ""), *node.meta.get("nn_module_stack", {}).values()][-1]
+    # the network stands second in what is exported, behind its normalisation
+    where = [f"layer {layer.removeprefix('1.')}"] if layer.startswith("1.") else []
+    where += [line] if line else []
+    first = str(error).strip().splitlines()[0].strip()
+    return f"{first} ({', '.join(where)})" if where else first
 
 
 class Exports:
@@ -131,12 +159,19 @@ def _deviation(model: onnx.ModelProto, network: object) -> float:
 
 @contextlib.contextmanager
 def _quiet():
-    """The exporter prints progress to stdout and warns about its own internals."""
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    """The exporter prints progress and, where it fails, whole graphs; it warns about itself."""
+    levels = {name: logging.getLogger(name).level for name in QUIET}
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    nowhere = io.StringIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.getLogger("torch.onnx").setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

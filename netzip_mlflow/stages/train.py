@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from netzip_mlflow import models, training
 from netzip_mlflow.deployable import Deployable, Exports, file_digest
-from netzip_mlflow.errors import InputError
+from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.stages import candidates
 from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
 from netzip_mlflow.twin import Architecture, InputSpec, Twin
@@ -60,7 +60,10 @@ def baseline(work: Job, recipe: Recipe, task: Task, network: Twin, exports: Expo
     else:
         with task.sealed():
             made.twin = _trained(work, made, recipe, task, network)
-    source = exports(made.twin)
+    try:
+        source = exports(made.twin)
+    except NetzipError as error:
+        raise NetzipError(f"model: {error}") from error
     candidates.store(made, Deployable.of(source.model, made.twin, source, task=task.name), task)
     return made
 

@@ -99,6 +99,7 @@ class Classification:
     ) -> torch.Tensor:
         from torch.nn import functional
 
+        self._require_classes(tuple(scores.shape[1:]))
         return functional.cross_entropy(scores, targets, label_smoothing=label_smoothing)
 
     def validate(self, network: torch.nn.Module) -> float:
@@ -129,11 +130,7 @@ class Classification:
             done += len(images)
             progress(f"evaluating on {split}", done / len(chosen))
         scores = np.concatenate(outputs)
-        if scores.shape[1:] != (len(self.classes),):
-            raise NetzipError(
-                f"the model answers an image with scores of shape {scores.shape[1:]}; the data set "
-                f"has {len(self.classes)} classes"
-            )
+        self._require_classes(scores.shape[1:])
         found = accuracy.classification(scores, chosen.labels)
         return Evaluation(
             split=split,
@@ -141,6 +138,13 @@ class Classification:
             metrics={f"accuracy/{key}": value for key, value in found.items()},
             per_class=tuple(accuracy.per_class(scores, chosen.labels, self.classes)),
         )
+
+    def _require_classes(self, shape: tuple[int, ...]) -> None:
+        if shape != (len(self.classes),):
+            raise NetzipError(
+                f"the model answers an image with scores of shape {shape}; the data set "
+                f"has {len(self.classes)} classes"
+            )
 
     def compare(self, baseline: Evaluation, candidate: Evaluation, seed: int) -> Comparison:
         labels = self._splits[candidate.split].labels

@@ -197,7 +197,14 @@ class Context:
     def of(
         cls, task: Task, teacher: Twin | None = None, *, seed: int = 0, **changes: Any
     ) -> Context:
-        """A context for a task; `teacher` is the uncompressed twin, for distillation."""
+        """A context for a task; `teacher` is the uncompressed twin, for distillation.
+
+        Raises:
+            InputError: the teacher does not take the task's images.
+        """
+        if teacher is not None and teacher.input.shape != task.shape:
+            what = f"the network takes images of {teacher.input.shape}"
+            raise InputError(Problem("teacher", what, f"{task.shape}, as the data are"))
         from netzip_mlflow.deployable import Exports
         from netzip_mlflow.training import choose_device, cores
 

@@ -60,6 +60,6 @@ class Binarise(Taught):
         names = list(grids.layers(twin, context))
         inner = names[1:-1] or names
         wanted = inner if self.layers is None else chosen(self.layers, names, "binarise.layers")
-        rules = grids.levels(twin, dict.fromkeys(wanted, "binary"))
+        rules = grids.levels(twin, dict.fromkeys(wanted, "binary"), "binarise.layers")
         fitted = self.train(grids.put(twin, rules), context)
         return grids.take(fitted, twin).replace(chain=(*twin.chain, self.label()))

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from netzip_mlflow.deployable.forms import FORMS
-from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.errors import NetzipError, Problem
 from netzip_mlflow.techniques import rounding
 from netzip_mlflow.twin import Grid
 
@@ -111,8 +111,10 @@ def put(twin: Twin, rules: Mapping[str, OnGrid]) -> Twin:
     return copied.replace(masks={}, grids={})  # the rules hold the masks meanwhile
 
 
-def levels(twin: Twin, forms: Mapping[str, str]) -> dict[str, Levels]:
+def levels(twin: Twin, forms: Mapping[str, str], where: str = "") -> dict[str, Levels]:
     """A rule per layer (name -> form), with the mask that a pruning has left.
+
+    `where`: the parameter that gave the forms, for messages.
 
     Raises:
         NetzipError: a pruned layer and a form without a zero.
@@ -121,10 +123,8 @@ def levels(twin: Twin, forms: Mapping[str, str]) -> dict[str, Levels]:
     for name, form in forms.items():
         mask = twin.masks.get(f"{name}.weight")
         if mask is not None and not bool(mask.all()) and not FORMS[form].has_zero:
-            raise NetzipError(
-                f"{name}: its pruned weights are zero, for which {form} has no code; "
-                "allowed: 8 or 4 bits, ternary"
-            )
+            what = f"layer {name}: its pruned weights are zero, for which {form} has no code"
+            raise NetzipError(str(Problem(where, what, "8 or 4 bits, ternary")))
         made[name] = Levels(twin.model.get_parameter(f"{name}.weight"), form, mask)
     return made
 

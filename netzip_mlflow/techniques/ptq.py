@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.deployable import Deployable, compact
 from netzip_mlflow.deployable.forms import FORMS
-from netzip_mlflow.errors import Problem
+from netzip_mlflow.errors import NetzipError, Problem
 from netzip_mlflow.techniques import Context, Range, Traits, parameter, parameter_problems
 from netzip_mlflow.techniques.widths import BITS, Widths
 
@@ -81,11 +81,18 @@ class PTQ(Widths):
         """Quantise the exported twin.
 
         Raises:
-            NetzipError: it cannot be exported; a layer that is to be stored in few bits is not
-                quantised by the runtime's quantiser; the budget is too small; `wide` is narrow.
+            NetzipError: calibration images are of another shape; it cannot be exported; a layer
+                that is to be stored in few bits is not quantised by the runtime's quantiser; the
+                budget is too small; `wide` is narrow.
         """
         from netzip_mlflow.techniques import layers
 
+        given = context.calibration.shape
+        if given != twin.input.shape:
+            raise NetzipError(
+                f"ptq: calibration images are of {given}; allowed: {twin.input.shape}, which the "
+                "network takes"
+            )
         if self.max_drop is not None:
             self._require_wider("ptq")
         source = context.exports(twin)

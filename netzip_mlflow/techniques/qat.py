@@ -58,7 +58,8 @@ class QAT(Widths, Taught):
         from netzip_mlflow.techniques import grids
 
         forms = self._forms(twin, context)
-        fitted = self.train(grids.put(twin, grids.levels(twin, forms)), context)
+        rules = grids.levels(twin, forms, "qat.bits")
+        fitted = self.train(grids.put(twin, rules), context)
         return grids.take(fitted, twin).replace(chain=(*twin.chain, self.label()))
 
     def _forms(self, twin: Twin, context: Context) -> dict[str, str]:

@@ -46,6 +46,22 @@ class TestBadRecipe:
                 "candidates.ruined=[{prune_l1: {ration: 0.5}}]",
                 ["prune_l1.ration: unknown key", "mean 'ratio'?"],
             ),
+            (
+                "candidates.ruined=[{ptq: {bits: 5}}]",
+                ["ruined[0].ptq.bits: 5 is not allowed; allowed: 8 | 4 | 3 | 2 | ternary"],
+            ),
+            (
+                "candidates.ruined=[{qat: {bits: 1, edges: 16}}]",
+                ["ruined[0].qat.bits: 1 is not allowed", "ruined[0].qat.edges: 16 is not allowed"],
+            ),
+            (
+                "candidates.ruined=[{half: {dtype: fp8}}]",
+                ["ruined[0].half.dtype: 'fp8' is not allowed; allowed: fp16 | bf16"],
+            ),
+            (
+                "candidates.ruined=[{factorise: {ratio: 0}}]",
+                ["ruined[0].factorise.ratio: 0 is not allowed", "from 0.01 to 1"],
+            ),
             ("candidates.ruined=[ptq, prune_l1]", ["ptq is a deploy technique", "prune_l1"]),
             ("candidates.ruined=[ptq, half]", ["ptq is a deploy technique", "half"]),
             ("candidates.baseline=[half]", ["candidates.baseline: the name is reserved"]),
@@ -80,6 +96,12 @@ class TestBadRecipe:
         said = refused("recpie.yaml")
         assert "recpie.yaml: no such file" in said
         assert "did you mean 'recipe.yaml'?" in said
+
+    def test_a_technique_whose_module_fails(self, refused):
+        Path("broken_here.py").write_text("SHARE = 1 / 0\n")
+        said = refused("recipe.yaml", "--set", "candidates.ruined=['broken_here:f']")
+        assert "candidates.ruined[0]: broken_here cannot be imported: ZeroDivisionError" in said
+        assert "(broken_here.py, line 1)" in said
 
     def test_everything_at_once(self, refused):
         said = refused("recipe.yaml", "--set", "train.epochs=0", "--set", "score.zeta=-1")
@@ -147,6 +169,27 @@ class TestBadData:
         assert "train (3, 12, 12)" in said
         assert "test (3, 8, 12)" in said
 
+    def test_images_of_a_size_that_the_network_does_not_take(self, refused, arrays):
+        """The calibration split is a part of train: its shape is that of the data."""
+        changes = ("model={name: lenet5}", "data={name: digits, size: 8, test: 0.2}")
+        said = refused(*(word for change in changes for word in ("--set", change)))
+        assert "model" in said
+        assert "8x8" in said
+
+    def test_images_of_too_many_axes(self, refused, arrays):
+        self.save(arrays, x_train=arrays["x_train"][:, None])
+        said = refused()
+        assert "stripes.npz: x_train: has shape (320, 1, 12, 12, 3)" in said
+        assert "(n, H, W, C) or (n, H, W)" in said
+
+    def test_channels_that_do_not_come_last(self, refused, arrays):
+        self.save(arrays, x_train=np.moveaxis(arrays["x_train"], -1, 1))
+        assert "channels come last" in refused()
+
+    def test_more_calibration_images_than_there_are(self, refused):
+        said = refused("--set", "data.calibration=4000")
+        assert "data.calibration: 4000 of 256 samples; allowed: 1 to 256" in said
+
     def test_images_that_are_no_pixels(self, refused, arrays):
         self.save(arrays, x_train=arrays["x_train"].astype(np.float64))
         said = refused()
@@ -161,6 +204,13 @@ class TestBadData:
         said = refused("--set", "model.factory=tiny_networks:tinny")
         assert "has no function 'tinny'" in said
         assert "did you mean 'tiny'?" in said
+
+    @pytest.mark.parametrize("key", ["model", "data"])
+    def test_a_factory_whose_module_fails(self, refused, key):
+        Path("broken_here.py").write_text("SHARE = 1 / 0\n")
+        said = refused("--set", f"{key}={{factory: 'broken_here:make'}}")
+        assert f"{key}.factory: broken_here cannot be imported: ZeroDivisionError" in said
+        assert "(broken_here.py, line 1)" in said
 
     def test_weights_that_are_a_pickle(self, refused):
         Path("weights.pt").write_bytes(pickle.dumps({"conv1.weight": [1.0]}))

@@ -116,6 +116,21 @@ class _Branching(nn.Module):
         return -self.linear(x.flatten(1))
 
 
+class _Bessel(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(x)
+
+
+class _Untranslated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(12, 2)
+        self.odd = nn.Sequential(_Bessel())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.odd(self.linear(x.flatten(1)))
+
+
 class _FixedBatch(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +153,11 @@ class _Tuple(nn.Module):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (_Branching, r"torch cannot export the network to ONNX: .{20}"),
+        (
+            _Branching,
+            r"torch cannot export the network to ONNX: .{20}.* \(test_export\.py, line \d+\)",
+        ),
+        (_Untranslated, r"torch cannot export the network to ONNX: .*bessel_j0.* \(layer odd\.0\)"),
         (_FixedBatch, r"torch cannot export the network to ONNX: it takes batches of one size"),
         (_Tuple, r"the network answers two images with tuple; wanted are scores \(2, 2\)"),
         (nn.Identity, r"the network answers two images with \(2, 3, 2, 2\); wanted are scores"),
@@ -151,10 +170,18 @@ def test_a_network_that_cannot_be_exported_says_why(module: type[nn.Module], mes
     assert "\n" not in str(caught.value)
 
 
+def test_what_torch_prints_of_its_graphs_is_kept_from_the_user(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(NetzipError):
+        export(Twin.of(_Branching(), shape=(3, 2, 2), classes=2))
+    assert capsys.readouterr() == ("", "")
+
+
 def test_images_that_do_not_fit_say_so() -> None:
     twin = Twin.of(nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), shape=(3, 2, 2), classes=2)
     with pytest.raises(
-        NetzipError, match="cannot export the network to ONNX: mat1 and mat2 shapes"
+        NetzipError, match=r"export the network to ONNX: mat1 and mat2 shapes .* \(layer 1\)$"
     ):
         export(twin)
 

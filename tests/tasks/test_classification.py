@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from netzip_mlflow.deployable import Deployable
-from netzip_mlflow.errors import InputError, SplitSealed
+from netzip_mlflow.errors import InputError, NetzipError, SplitSealed
 from netzip_mlflow.recipe import DataSpec
 from netzip_mlflow.runtimes import open_runtime
 from netzip_mlflow.tasks import Evaluation
@@ -242,6 +242,12 @@ def test_the_loss_is_cross_entropy(task: Classification, smoothing: float) -> No
     soft = functional.one_hot(targets, 4) * (1 - smoothing) + smoothing / 4
     expected = -(soft * scores.log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(task.loss(scores, targets, smoothing), expected)
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_scores_of_other_classes_are_no_loss(task: Classification, count: int) -> None:
+    with pytest.raises(NetzipError, match=rf"shape \({count},\); the data set has 4 classes"):
+        task.loss(torch.zeros(2, count), torch.tensor([0, 1]), 0.0)
 
 
 # --- making a task --------------------------------------------------------------------------

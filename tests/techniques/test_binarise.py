@@ -56,7 +56,9 @@ def test_a_name_that_no_layer_has(twin: Twin, context: Context) -> None:
 
 
 def test_pruned_layers_are_refused(twin: Twin, context: Context) -> None:
-    with pytest.raises(NetzipError, match="conv2: its pruned weights are zero"):
+    with pytest.raises(
+        NetzipError, match=r"^binarise\.layers: layer conv2: its pruned weights are zero"
+    ):
         Binarise().apply(PruneL1(0.5).apply(twin, context), context)
 
 

@@ -246,6 +246,14 @@ def test_a_context_of_a_task(task: Classification, twin: Twin) -> None:
     assert not any("test" in str(v) for v in (made.train.name, made.calibration.name))
 
 
+def test_a_context_of_a_network_for_other_images(task: Classification, twin: Twin) -> None:
+    """Whoever calls from Python learns it before calibration or training."""
+    wide = twin.replace(input=dataclasses.replace(twin.input, shape=(3, 16, 16)))
+    says = r"teacher: the network takes images of \(3, 16, 16\); allowed: \(3, 12, 12\)"
+    with pytest.raises(InputError, match=says):
+        Context.of(task, wide)
+
+
 def test_traits_hold_what_the_lists_show() -> None:
     made = Traits("own", "float", "a summary")
     assert (made.needs_calibration, made.needs_training, made.stage) == (False, False, "weights")
