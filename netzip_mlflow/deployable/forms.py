@@ -15,7 +15,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from netzip_mlflow.errors import NetzipError
 
-__all__ = ["BOOK", "FORMS", "Form", "Storage", "books", "opset_of", "store"]
+__all__ = ["BOOK", "FORMS", "Form", "Storage", "books", "opset_of", "split", "store"]
 
 BOOK = 128  # kernels of a code book; each stands for its negative too, so a byte names one of 256
 
@@ -62,9 +62,6 @@ class Storage:
 
     initializers: tuple[TensorProto, ...]
     nodes: tuple[NodeProto, ...]
-
-    def __add__(self, other: Storage) -> Storage:
-        return Storage(self.initializers + other.initializers, self.nodes + other.nodes)
 
 
 def opset_of(forms: Sequence[str]) -> int:
@@ -115,74 +112,58 @@ def _int4(name: str, values: np.ndarray) -> TensorProto:
 
 
 def _digits(form: str, arrays: Mapping[str, np.ndarray]) -> Storage:
-    """All layers of a form in one row of bytes; code = step x digit - high."""
+    """All layers of a form in one row of bytes; a byte holds `digits` digits to base `base`.
+
+    code = step x digit - high, digit = byte / base^position modulo base.
+    """
     kind = FORMS[form]
     flat = np.concatenate([a.ravel() for a in arrays.values()]).astype(np.int64)
-    stored = digits(form, kind.base, kind.digits, (flat + kind.high) // kind.step)
-    spread = kind.step > 1
+    rest = -len(flat) % kind.digits
+    figures = (np.append(flat, np.full(rest, -kind.high)) + kind.high) // kind.step
+    weights = kind.base ** np.arange(kind.digits)
+    stored = (figures.reshape(-1, kind.digits) * weights).sum(axis=1).astype(np.uint8)
     constants = {
-        **({"step": np.array(kind.step, np.int32)} if spread else {}),
+        "bytes": stored[:, None],
+        "weights": weights.astype(np.int32)[None],
+        "base": np.array(kind.base, np.int32),
+        "step": np.array(kind.step, np.int32),
         "high": np.array(kind.high, np.int32),
         "row": np.array([-1]),
-    }
-    steps = [
-        *([("Mul", ["figures", "step"], "spread", {})] if spread else []),
-        ("Sub", ["spread" if spread else "figures", "high"], "codes", {}),
-        ("Cast", ["codes"], "narrow", {"to": TensorProto.INT8}),
-        ("Reshape", ["narrow", "row"], "all", {}),
-    ]
-    whole = Storage(tuple(_constants(form, constants)), tuple(_nodes(form, steps)))
-    return stored + whole + split(form, f"{form}/all", arrays, -len(flat) % kind.digits)
-
-
-def digits(name: str, base: int, per_byte: int, figures: np.ndarray) -> Storage:
-    """Figures (n,) below `base`, several a byte, unpacked to int32 `<name>/figures` (bytes, digits
-    a byte); what the last byte has to spare is zero.
-
-    figure = byte / base^position modulo base.
-    """
-    weights = base ** np.arange(per_byte)
-    whole = np.append(figures, np.zeros(-len(figures) % per_byte, np.int64))
-    constants = {
-        "bytes": (whole.reshape(-1, per_byte) * weights).sum(axis=1).astype(np.uint8)[:, None],
-        "weights": weights.astype(np.int32)[None],
-        "base": np.array(base, np.int32),
     }
     steps = [
         ("Cast", ["bytes"], "whole", {"to": TensorProto.INT32}),
         ("Div", ["whole", "weights"], "shifted", {}),
         ("Mod", ["shifted", "base"], "figures", {}),
+        *([("Mul", ["figures", "step"], "spread", {})] if kind.step > 1 else []),
+        ("Sub", ["spread" if kind.step > 1 else "figures", "high"], "codes", {}),
+        ("Cast", ["codes"], "narrow", {"to": TensorProto.INT8}),
+        ("Reshape", ["narrow", "row"], "all", {}),
     ]
-    return Storage(tuple(_constants(name, constants)), tuple(_nodes(name, steps)))
+    nodes = [
+        helper.make_node(op, [f"{form}/{i}" for i in inputs], [f"{form}/{output}"], **attributes)
+        for op, inputs, output, attributes in steps
+    ]
+    used = {i for node in nodes for i in node.input}
+    initializers = [
+        numpy_helper.from_array(array, f"{form}/{name}")
+        for name, array in constants.items()
+        if f"{form}/{name}" in used
+    ]
+    parts = split(form, f"{form}/all", arrays, rest)
+    return Storage((*initializers, *parts.initializers), (*nodes, *parts.nodes))
 
 
 def split(name: str, source: str, arrays: Mapping[str, np.ndarray], rest: int) -> Storage:
-    """A row of numbers as one tensor a layer, under the layers' names; `rest` more are left over.
-
-    `arrays` gives the layers' shapes; further names begin with `<name>/`.
-    """
+    """A row of numbers, `rest` more at its end than the arrays have, as one tensor for each of
+    them, under its name and in its shape; other names begin with `<name>/`."""
     sizes = [a.size for a in arrays.values()] + ([rest] if rest else [])
     parts = [f"{name}/part{i}" for i in range(len(sizes))]
-    initializers = _constants(name, {"sizes": np.array(sizes)})
+    initializers = [numpy_helper.from_array(np.array(sizes), f"{name}/sizes")]
     nodes = [helper.make_node("Split", [source, f"{name}/sizes"], parts, axis=0)]
-    for part, (layer, array) in zip(parts, arrays.items(), strict=False):
-        initializers.append(numpy_helper.from_array(np.array(array.shape), f"{layer}/shape"))
-        nodes.append(helper.make_node("Reshape", [part, f"{layer}/shape"], [layer]))
+    for part, (own, array) in zip(parts, arrays.items(), strict=False):
+        initializers.append(numpy_helper.from_array(np.array(array.shape), f"{own}/shape"))
+        nodes.append(helper.make_node("Reshape", [part, f"{own}/shape"], [own]))
     return Storage(tuple(initializers), tuple(nodes))
-
-
-def _constants(name: str, arrays: Mapping[str, np.ndarray]) -> list[TensorProto]:
-    return [numpy_helper.from_array(array, f"{name}/{key}") for key, array in arrays.items()]
-
-
-def _nodes(
-    name: str, steps: Sequence[tuple[str, list[str], str, Mapping[str, int]]]
-) -> list[NodeProto]:
-    """Nodes of one output each: operator, inputs, output, attributes."""
-    return [
-        helper.make_node(op, [f"{name}/{i}" for i in inputs], [f"{name}/{output}"], **attributes)
-        for op, inputs, output, attributes in steps
-    ]
 
 
 def books(arrays: Mapping[str, np.ndarray]) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:

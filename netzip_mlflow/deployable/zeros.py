@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from netzip_mlflow.deployable.compact import compact
-from netzip_mlflow.deployable.forms import Storage, digits, split
+from netzip_mlflow.deployable.forms import Storage, split
 from netzip_mlflow.metrics.graph import bit_width
 
 __all__ = ["pack_zeros"]
@@ -41,14 +41,14 @@ def pack_zeros(model: onnx.ModelProto) -> onnx.ModelProto:
     Each type of numbers has one row for the tensors of two axes or more that gain by it. What the
     graph computes stays equal to the last bit, but that a zero has lost its sign.
     """
-    rows: dict[int, dict[str, Stored]] = {}
+    rows: dict[tuple[int, int], dict[str, Stored]] = {}
     for name, tensor in _tensors(model.graph):
         zeros = tensor.array.size - np.count_nonzero(tensor.array)
         if zeros * bit_width(tensor.stored) > tensor.array.size + 8 * PART:
-            rows.setdefault(tensor.stored, {})[name] = tensor
+            rows.setdefault((tensor.stored, tensor.read), {})[name] = tensor
     if not rows:
         return model
-    storages = [_row(tensors) for tensors in rows.values()]
+    storages = [_row(stored, read, tensors) for (stored, read), tensors in rows.items()]
     packed = onnx.ModelProto()
     packed.CopyFrom(model)
     _put(packed.graph, storages)
@@ -71,26 +71,30 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, Stored]]:
         yield node.output[0], Stored(numpy_helper.to_array(tensor), tensor.data_type, to)
 
 
-def _row(tensors: Mapping[str, Stored]) -> Storage:
+def _row(stored: int, read: int, tensors: Mapping[str, Stored]) -> Storage:
     """One row for tensors of a type: number = values[place], place = mask x (ones up to here).
 
     `values` begins with a zero, which is what all places without a number read.
     """
-    first = next(iter(tensors.values()))
-    name = f"zeros{first.stored}"
+    name = f"zeros{stored}to{read}"
     flat = np.concatenate([tensor.array.ravel() for tensor in tensors.values()])
     mask = flat != 0
     constants = {
+        "bytes": np.packbits(mask, bitorder="little")[:, None],
+        "bits": 1 << np.arange(8, dtype=np.uint8)[None],
         "row": np.array([-1]),
         "axis": np.array(0),
         "values": np.append(np.zeros(1, flat.dtype), flat[mask]),
     }
-    widened = first.read != first.stored
+    widened = read != stored
     steps = [
-        ("Reshape", ["figures", "row"], "mask", {}),
+        ("BitwiseAnd", ["bytes", "bits"], "found", {}),
+        ("Cast", ["found"], "set", {"to": TensorProto.BOOL}),  # any bit that is set is one
+        ("Reshape", ["set", "row"], "all", {}),
+        ("Cast", ["all"], "mask", {"to": TensorProto.INT32}),
         ("CumSum", ["mask", "axis"], "count", {}),
         ("Mul", ["mask", "count"], "places", {}),
-        *([("Cast", ["values"], "wide", {"to": first.read})] if widened else []),
+        *([("Cast", ["values"], "wide", {"to": read})] if widened else []),
         ("Gather", ["wide" if widened else "values", "places"], "numbers", {"axis": 0}),
     ]
     nodes = [
@@ -100,7 +104,7 @@ def _row(tensors: Mapping[str, Stored]) -> Storage:
     initializers = [numpy_helper.from_array(array, f"{name}/{n}") for n, array in constants.items()]
     shapes = {layer: tensor.array for layer, tensor in tensors.items()}
     parts = split(name, f"{name}/numbers", shapes, -len(flat) % 8)
-    return digits(name, 2, 8, mask) + Storage(tuple(initializers), tuple(nodes)) + parts
+    return Storage((*initializers, *parts.initializers), (*nodes, *parts.nodes))
 
 
 def _put(graph: onnx.GraphProto, storages: list[Storage]) -> None:
