@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.deployable.compact import compact
 from netzip_mlflow.deployable.export import INPUT, OUTPUT, Exported, Exports, export
+from netzip_mlflow.deployable.zeros import pack_zeros
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.metrics import operations
 
@@ -31,6 +32,7 @@ __all__ = [
     "deploy",
     "export",
     "file_digest",
+    "pack_zeros",
 ]
 
 MODEL, MANIFEST = "model.onnx", "netzip.json"
@@ -116,11 +118,13 @@ def _digest(content: bytes) -> str:
 def deploy(twin: Twin, context: Context) -> Deployable:
     """The twin as it stands, in FP32: what a chain without a deploy technique ships.
 
+    Zeros are packed where that makes the file smaller.
+
     Raises:
         NetzipError: torch cannot export the network.
     """
     source = context.exports(twin)
-    return Deployable.of(source.model, twin, source, task=context.task.name)
+    return Deployable.of(pack_zeros(source.model), twin, source, task=context.task.name)
 
 
 def file_digest(path: Path) -> str:

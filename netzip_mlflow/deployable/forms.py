@@ -15,7 +15,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from netzip_mlflow.errors import NetzipError
 
-__all__ = ["BOOK", "FORMS", "Form", "Storage", "books", "opset_of", "store"]
+__all__ = ["BOOK", "FORMS", "Form", "Storage", "books", "opset_of", "split", "store"]
 
 BOOK = 128  # kernels of a code book; each stands for its negative too, so a byte names one of 256
 
@@ -58,7 +58,7 @@ FORMS: Mapping[str, Form] = {
 
 @dataclass(frozen=True)
 class Storage:
-    """Initializers, and nodes that end in int8 tensors under the names that were asked for."""
+    """Initializers, and nodes that end in tensors under the names that were asked for."""
 
     initializers: tuple[TensorProto, ...]
     nodes: tuple[NodeProto, ...]
@@ -128,6 +128,7 @@ def _digits(form: str, arrays: Mapping[str, np.ndarray]) -> Storage:
         "base": np.array(kind.base, np.int32),
         "step": np.array(kind.step, np.int32),
         "high": np.array(kind.high, np.int32),
+        "row": np.array([-1]),
     }
     steps = [
         ("Cast", ["bytes"], "whole", {"to": TensorProto.INT32}),
@@ -136,6 +137,7 @@ def _digits(form: str, arrays: Mapping[str, np.ndarray]) -> Storage:
         *([("Mul", ["figures", "step"], "spread", {})] if kind.step > 1 else []),
         ("Sub", ["spread" if kind.step > 1 else "figures", "high"], "codes", {}),
         ("Cast", ["codes"], "narrow", {"to": TensorProto.INT8}),
+        ("Reshape", ["narrow", "row"], "all", {}),
     ]
     nodes = [
         helper.make_node(op, [f"{form}/{i}" for i in inputs], [f"{form}/{output}"], **attributes)
@@ -147,25 +149,20 @@ def _digits(form: str, arrays: Mapping[str, np.ndarray]) -> Storage:
         for name, array in constants.items()
         if f"{form}/{name}" in used
     ]
-    split = _split(form, f"{form}/narrow", arrays, rest)
-    return Storage((*initializers, *split.initializers), (*nodes, *split.nodes))
+    parts = split(form, f"{form}/all", arrays, rest)
+    return Storage((*initializers, *parts.initializers), (*nodes, *parts.nodes))
 
 
-def _split(form: str, source: str, arrays: Mapping[str, np.ndarray], rest: int) -> Storage:
-    """A row of codes as one tensor a layer, under the layers' names."""
+def split(name: str, source: str, arrays: Mapping[str, np.ndarray], rest: int) -> Storage:
+    """A row of numbers, `rest` more at its end than the arrays have, as one tensor for each of
+    them, under its name and in its shape; other names begin with `<name>/`."""
     sizes = [a.size for a in arrays.values()] + ([rest] if rest else [])
-    parts = [f"{form}/part{i}" for i in range(len(sizes))]
-    initializers = [
-        numpy_helper.from_array(np.array([-1]), f"{form}/row"),
-        numpy_helper.from_array(np.array(sizes), f"{form}/sizes"),
-    ]
-    nodes = [
-        helper.make_node("Reshape", [source, f"{form}/row"], [f"{form}/all"]),
-        helper.make_node("Split", [f"{form}/all", f"{form}/sizes"], parts, axis=0),
-    ]
-    for part, (name, array) in zip(parts, arrays.items(), strict=False):
-        initializers.append(numpy_helper.from_array(np.array(array.shape), f"{name}/shape"))
-        nodes.append(helper.make_node("Reshape", [part, f"{name}/shape"], [name]))
+    parts = [f"{name}/part{i}" for i in range(len(sizes))]
+    initializers = [numpy_helper.from_array(np.array(sizes), f"{name}/sizes")]
+    nodes = [helper.make_node("Split", [source, f"{name}/sizes"], parts, axis=0)]
+    for part, (own, array) in zip(parts, arrays.items(), strict=False):
+        initializers.append(numpy_helper.from_array(np.array(array.shape), f"{own}/shape"))
+        nodes.append(helper.make_node("Reshape", [part, f"{own}/shape"], [own]))
     return Storage(tuple(initializers), tuple(nodes))
 
 

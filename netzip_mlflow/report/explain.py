@@ -61,7 +61,7 @@ def _execution(row: Row, *, faster: bool) -> list[str]:
     if sparsity is not None and sparsity > _SPARSE and speedup == 1:
         said.append(
             f"{100 * sparsity:.0f} % of the weights are zero, but a dense kernel multiplies zeros "
-            "like any other number: neither operations nor bytes on disk change."
+            "like any other number: operations and speed do not change."
         )
     return said
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netzip_mlflow import models, training
-from netzip_mlflow.deployable import Deployable, Exports, file_digest
+from netzip_mlflow.deployable import Deployable, Exports, file_digest, pack_zeros
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.stages import candidates
 from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
@@ -64,7 +64,8 @@ def baseline(work: Job, recipe: Recipe, task: Task, network: Twin, exports: Expo
         source = exports(made.twin)
     except NetzipError as error:
         raise NetzipError(f"model: {error}") from error
-    candidates.store(made, Deployable.of(source.model, made.twin, source, task=task.name), task)
+    model = pack_zeros(source.model)
+    candidates.store(made, Deployable.of(model, made.twin, source, task=task.name), task)
     return made
 
 

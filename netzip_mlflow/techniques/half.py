@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netzip_mlflow.deployable import Deployable, compact
+from netzip_mlflow.deployable import Deployable, compact, pack_zeros
 from netzip_mlflow.techniques import Context, Traits, parameter
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Half:
         source = context.exports(twin)
         convert = _fp16 if self.dtype == "fp16" else _bf16
         return Deployable.of(
-            compact(convert(source.model)),
+            pack_zeros(compact(convert(source.model))),
             twin,
             source,
             task=context.task.name,

@@ -18,9 +18,9 @@ __all__ = ["PruneL1"]
 class PruneL1(Unstructured):
     """Sets the `ratio` of weights with the least |w| to zero.
 
-    Zeros change neither operations nor the size of the file (paper, section 6); they show in
-    `size/nonzero` and `size/zip_bytes`. In one step it chooses as torch.nn.utils.prune does
-    (`global_unstructured` or, per layer, `l1_unstructured`).
+    Zeros change no operations; the file packs them where that makes it smaller, which a plain one
+    would not (paper, section 6). They show in `size/nonzero` too. In one step it chooses as
+    torch.nn.utils.prune does (`global_unstructured` or, per layer, `l1_unstructured`).
     """
 
     traits: ClassVar[Traits] = Traits(

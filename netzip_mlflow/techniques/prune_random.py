@@ -18,7 +18,7 @@ __all__ = ["PruneRandom"]
 class PruneRandom(Unstructured):
     """Sets a seeded random `ratio` of weights to zero: the control that a pruning must beat.
 
-    Zeros change neither operations nor the size of the file (paper, section 6). In one step it
+    Zeros change no operations; the file packs them as it does those of `prune_l1`. In one step it
     draws as torch.nn.utils.prune does under the same seed.
     """
 

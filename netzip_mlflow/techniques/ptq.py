@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from netzip_mlflow.deployable import Deployable, compact
+from netzip_mlflow.deployable import Deployable, compact, pack_zeros
 from netzip_mlflow.deployable.forms import FORMS
 from netzip_mlflow.errors import NetzipError, Problem
 from netzip_mlflow.techniques import Context, Range, Traits, parameter, parameter_problems
@@ -126,7 +126,7 @@ class PTQ(Widths):
             model, context.calibration, self.calibration, self.percentile, self.reduce_range
         )
         return Deployable.of(
-            compact(with_weights(quantised, weights)),
+            pack_zeros(compact(with_weights(quantised, weights))),
             twin,
             source,
             task=context.task.name,

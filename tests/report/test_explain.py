@@ -45,6 +45,7 @@ def test_casts_explain_half_precision():
 def test_zeros_explain_unstructured_pruning():
     told = explain(ratio(0.998, **{"size/sparsity": 0.3, "ratio/S": 1.0}))
     assert told[1].startswith("30 % of the weights are zero")
+    assert told[1].endswith("operations and speed do not change."), "the file may be smaller"
     assert len(explain(ratio(0.998, **{"size/sparsity": 0.3, "ratio/S": 1.4}))) == 1
 
 

@@ -168,7 +168,7 @@ class TestMetrics:
         assert chain["size/nonzero"] < 0.75 * int8["size/nonzero"]
         for key in ("speed/ops", "speed/chats", "size/parameters"):
             assert chain[key] == int8[key]
-        assert chain["size/disk_bytes"] == pytest.approx(int8["size/disk_bytes"], rel=0.01)
+        assert chain["size/disk_bytes"] < 0.9 * int8["size/disk_bytes"], "a bit for each zero"
         assert chain["size/zip_bytes"] < int8["size/zip_bytes"]
 
     def test_epochs_are_steps(self, compressed):

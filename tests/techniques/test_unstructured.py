@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from netzip_mlflow import training
+from netzip_mlflow import models, training
 from netzip_mlflow.deployable import Deployable, deploy
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import operations, size
@@ -107,12 +107,29 @@ def test_zeros_are_reported_as_zeros(
         operations.totals(operations.layers(d.model)) for d in (baseline, deploy(pruned, context))
     ]
     assert ops[0] == ops[1], "a dense kernel multiplies zeros too"
-    assert sparse["disk_bytes"] == full["disk_bytes"]
+    assert sparse["disk_bytes"] < full["disk_bytes"], "a bit each, instead of 32 for the zeros"
     assert sparse["parameters"] == full["parameters"]
     zeros = int((weights(pruned) == 0).sum())
     assert full["nonzero"] - sparse["nonzero"] == zeros
     assert sparse["sparsity"] - full["sparsity"] == pytest.approx(zeros / full["parameters"])
     assert sparse["zip_bytes"] < 0.75 * full["zip_bytes"]
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.6])
+def test_a_pruned_resnet20_is_as_small_as_its_weights_without_zeros(
+    ratio: float, context: Context
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = models.build("resnet20_cifar", classes=4, channels=3, size=(32, 32))
+    twin = Twin.of(model.eval(), shape=(3, 32, 32), classes=4)
+    full, sparse = (
+        deploy(network, context).model.ByteSize()
+        for network in (twin, PruneL1(ratio).apply(twin, context))
+    )
+    count = 432 + 6 * 2304 + 4608 + 5 * 9216 + 18432 + 5 * 36864 + 256
+    gain = round(ratio * count) * 4 - count / 8
+    assert full - sparse == pytest.approx(gain, abs=1000), "some nodes, and layers with few zeros"
 
 
 def _linear(values: np.ndarray) -> Twin:
