@@ -145,9 +145,7 @@ def missing(spec: DataSpec) -> Problem | None:
 def _arguments(spec: DataSpec) -> dict[str, dict[str, Any]]:
     """The constructor's, for each part."""
     known = SETS[spec.name or ""]
-    return {
-        part: {**own, **known.arguments, **spec.arguments} for part, own in known.parts.items()
-    }
+    return {part: {**own, **known.arguments, **spec.arguments} for part, own in known.parts.items()}
 
 
 def _by_hand(name: str) -> str:
