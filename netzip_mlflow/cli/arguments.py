@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -64,14 +65,20 @@ def read_recipe(
     overrides: list[str] | None,
     seed: int | None,
     threads: int | None,
+    *,
+    files: bool = True,
 ) -> recipes.Recipe:
-    """The recipe that a command was given, checked by every room that reads a part of it."""
+    """The recipe that a command was given, checked by every room that reads a part of it.
+
+    `files`: data and weights must be there; a dry run plans without them, and says so.
+    """
     from netzip_mlflow import data, models, tasks, techniques
 
     given = list(parts(overrides, ";"))
     given += [f"seed={seed}"] if seed is not None else []
     given += [f"measure.threads={threads}"] if threads is not None else []
-    checks = [data.check, models.check, tasks.check, techniques.check]
+    rooms = [partial(data.check, files=files), partial(models.check, files=files)]
+    checks = [*rooms, tasks.check, techniques.check]
     return recipes.load(path or option or DEFAULT_RECIPE, given, checks)
 
 

@@ -71,7 +71,7 @@ def compress(
 ) -> None:
     """Train if needed, make all candidates, measure, score and compare them."""
     store = None if dry_run else open_store(tracking_uri)
-    loaded = read_recipe(path, recipe, overrides, seed, threads)
+    loaded = read_recipe(path, recipe, overrides, seed, threads, files=not dry_run)
     chosen = tuple(parts(only, ","))
     if dry_run:
         _print_plan(loaded, chosen, as_json)
@@ -105,7 +105,7 @@ def train(
 ) -> None:
     """Train, export and measure the baseline alone."""
     store = None if dry_run else open_store(tracking_uri)
-    loaded = read_recipe(path, recipe, overrides, seed, threads)
+    loaded = read_recipe(path, recipe, overrides, seed, threads, files=not dry_run)
     if dry_run:
         _print_plan(loaded.model_copy(update={"candidates": {}}), (), as_json)
         return

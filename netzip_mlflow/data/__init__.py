@@ -6,7 +6,7 @@ heavy is imported before a data set is opened.
 
 from __future__ import annotations
 
-from netzip_mlflow.data.catalogue import SOURCES, check, names
+from netzip_mlflow.data.catalogue import SOURCES, check, missing, names
 from netzip_mlflow.data.dataset import Dataset, Split
 from netzip_mlflow.data.images import Images, to_input
 from netzip_mlflow.data.opening import open_data, open_source
@@ -20,6 +20,7 @@ __all__ = [
     "Source",
     "Split",
     "check",
+    "missing",
     "names",
     "open_data",
     "open_source",

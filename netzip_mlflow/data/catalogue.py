@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from netzip_mlflow.data import torchvision
 from netzip_mlflow.data.source import Source
-from netzip_mlflow.data.torchvision import SETS
 from netzip_mlflow.errors import Problem, did_you_mean
 from netzip_mlflow.factories import FACTORY_PATH
 from netzip_mlflow.recipe import DataSpec
 
-__all__ = ["SOURCES", "Entry", "check", "load", "names"]
+__all__ = ["SOURCES", "Entry", "check", "load", "missing", "names"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ TORCHVISION = {
         takes=("size", "arguments"),
         path="root",
     )
-    for name, known in SETS.items()
+    for name, known in torchvision.SETS.items()
 }
 FACTORY = Entry(
     "netzip_mlflow.data.factory:load",
@@ -84,23 +84,41 @@ def load(spec: DataSpec) -> Source:
     Raises:
         InputError: it cannot be had.
     """
-    entry = FACTORY if spec.name is None else (SOURCES | TORCHVISION)[spec.name]
-    module, _, function = entry.load.partition(":")
+    module, _, function = _entry(spec).load.partition(":")
     loader: Callable[[DataSpec], Source] = getattr(importlib.import_module(module), function)
     return loader(spec)
 
 
-def check(raw: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with the names and paths in a raw recipe's `data`; shapes are the schema's."""
+def missing(spec: DataSpec) -> Problem | None:
+    """What of a recipe's data is not on this machine; downloads nothing. `check` has passed.
+
+    Raises:
+        InputError: torchvision refuses `spec.arguments`.
+    """
+    if spec.name in TORCHVISION:
+        return torchvision.missing(spec)
+    kind = _entry(spec).path
+    return _absent(kind, Path(spec.path or "")) if kind else None
+
+
+def _entry(spec: DataSpec) -> Entry:
+    return FACTORY if spec.name is None else (SOURCES | TORCHVISION)[spec.name]
+
+
+def check(raw: Mapping[str, Any], *, files: bool = True) -> list[Problem]:
+    """What is wrong with the names and paths in a raw recipe's `data`; shapes are the schema's.
+
+    `files`: a file or folder that is not there is wrong too.
+    """
     data = raw.get("data")
     if not isinstance(data, Mapping):
         return []
     name, factory = data.get("name"), data.get("factory")
     if isinstance(name, str) and factory is None:
         entry = (SOURCES | TORCHVISION).get(name)
-        return _unknown(name) if entry is None else _keys(name, entry, data)
+        return _unknown(name) if entry is None else _keys(name, entry, data, files)
     if isinstance(factory, str) and name is None:
-        problems = _keys("a factory", FACTORY, data)
+        problems = _keys("a factory", FACTORY, data, files)
         if not FACTORY_PATH.fullmatch(factory):
             problems.append(Problem("data.factory", f"{factory!r}", "module:function"))
         return problems
@@ -115,7 +133,7 @@ def _unknown(name: str) -> list[Problem]:
     return [Problem("data.name", what, ", ".join(known), hint)]
 
 
-def _keys(name: str, entry: Entry, data: Mapping[str, Any]) -> list[Problem]:
+def _keys(name: str, entry: Entry, data: Mapping[str, Any], files: bool) -> list[Problem]:
     takes = {*entry.takes, "path"} if entry.path else set(entry.takes)
     problems = [
         Problem(f"data.{key}", f"{name} takes no {key}", ", ".join(sorted(takes)) or "none")
@@ -126,17 +144,22 @@ def _keys(name: str, entry: Entry, data: Mapping[str, Any]) -> list[Problem]:
     if entry.path and path is None:
         problems.append(Problem("data.path", "is missing", f"the {entry.path} of {name}"))
     elif isinstance(path, str):
-        problems += _path(entry.path, Path(path))
+        found = [_of_another_kind(entry.path, Path(path))]
+        found += [_absent(entry.path, Path(path))] if files else []
+        problems += [problem for problem in found if problem]
     return problems
 
 
-def _path(kind: str | None, path: Path) -> list[Problem]:
-    if kind == "file" and not path.is_file():
-        what = f"{path} is a folder" if path.is_dir() else f"no such file: {path}"
-        return [Problem("data.path", what, "an existing file")]
-    if kind == "folder" and not path.is_dir():
-        what = f"{path} is a file" if path.exists() else f"no such folder: {path}"
-        return [Problem("data.path", what, "an existing folder")]
-    if kind == "root" and path.exists() and not path.is_dir():
-        return [Problem("data.path", f"{path} is a file", "a folder")]
-    return []
+def _of_another_kind(kind: str | None, path: Path) -> Problem | None:
+    if kind == "file" and path.is_dir():
+        return Problem("data.path", f"{path} is a folder", "an existing file")
+    if kind in ("folder", "root") and path.exists() and not path.is_dir():
+        allowed = "an existing folder" if kind == "folder" else "a folder"
+        return Problem("data.path", f"{path} is a file", allowed)
+    return None
+
+
+def _absent(kind: str | None, path: Path) -> Problem | None:
+    if kind not in ("file", "folder") or path.exists():
+        return None
+    return Problem("data.path", f"no such {kind}: {path}", f"an existing {kind}")

@@ -19,7 +19,7 @@ from netzip_mlflow.data.source import Part, Source
 from netzip_mlflow.errors import InputError, Problem
 from netzip_mlflow.recipe import DataSpec
 
-__all__ = ["SETS", "Known", "load"]
+__all__ = ["SETS", "Known", "load", "missing"]
 
 SILENCE = 20.0  # seconds that a server may be silent before a download is given up
 
@@ -118,19 +118,41 @@ def load(spec: DataSpec) -> Source:
     """
     name = spec.name or ""
     known = SETS[name]
-    opened = {
-        part: _open(
-            name, known, Path(spec.path or ""), {**own, **known.arguments, **spec.arguments}
-        )
-        for part, own in known.parts.items()
-    }
+    root = Path(spec.path or "")
+    opened = {part: _open(name, root, given) for part, given in _arguments(spec).items()}
     parts = (
         _in_files(name, known, opened, spec.size) if known.samples else _decoded(opened, spec.size)
     )
     return Source(name, _classes(known, opened["train"]), parts)
 
 
-def _open(name: str, known: Known, root: Path, arguments: Mapping[str, Any]) -> Any:
+def missing(spec: DataSpec) -> Problem | None:
+    """What of the data set `spec.name` is not below `spec.path`; downloads nothing.
+
+    Raises:
+        InputError: torchvision's constructor refuses `spec.arguments`.
+    """
+    name, root = spec.name or "", Path(spec.path or "")
+    for given in _arguments(spec).values():
+        try:
+            _construct(name, root, given)
+        except (RuntimeError, OSError):
+            hint = "compress would download it there" if SETS[name].download else _by_hand(name)
+            return Problem("data.path", f"{name} is not in {root}", hint=hint)
+    return None
+
+
+def _arguments(spec: DataSpec) -> dict[str, dict[str, Any]]:
+    """The constructor's, for each part."""
+    known = SETS[spec.name or ""]
+    return {part: {**own, **known.arguments, **spec.arguments} for part, own in known.parts.items()}
+
+
+def _by_hand(name: str) -> str:
+    return f"put torchvision's files for {name} there by hand; docs of torchvision.datasets.{name}"
+
+
+def _construct(name: str, root: Path, arguments: Mapping[str, Any]) -> Any:
     from torchvision import datasets
 
     constructor = getattr(datasets, name)
@@ -140,18 +162,22 @@ def _open(name: str, known: Known, root: Path, arguments: Mapping[str, Any]) -> 
         what = f"torchvision's {name} refuses them: {error}"
         allowed = f"{name}{inspect.signature(constructor)}"
         raise InputError(Problem("data.arguments", what, allowed)) from error
+
+
+def _open(name: str, root: Path, arguments: Mapping[str, Any]) -> Any:
+    try:
+        return _construct(name, root, arguments)
     except (RuntimeError, OSError) as error:
-        missing = error
-    hint = f"put torchvision's files for {name} there by hand; docs of torchvision.datasets.{name}"
-    if not known.download:
-        what = f"{name} is not in {root} and cannot be downloaded: {missing}"
-        raise InputError(Problem("data.path", what, hint=hint)) from missing
+        absent = error
+    if not SETS[name].download:
+        what = f"{name} is not in {root} and cannot be downloaded: {absent}"
+        raise InputError(Problem("data.path", what, hint=_by_hand(name))) from absent
     try:
         with _give_up_in(SILENCE):
-            return constructor(str(root), download=True, **arguments)
+            return _construct(name, root, {"download": True, **arguments})
     except (RuntimeError, OSError, http.client.HTTPException) as error:
-        what = f"{name} is not in {root} ({missing}), and downloading it there failed: {error}"
-        raise InputError(Problem("data.path", what, hint=hint)) from error
+        what = f"{name} is not in {root} ({absent}), and downloading it there failed: {error}"
+        raise InputError(Problem("data.path", what, hint=_by_hand(name))) from error
 
 
 @contextmanager

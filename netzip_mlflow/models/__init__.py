@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from netzip_mlflow.models.catalogue import TABLE, build, build_factory, check, names
 
 if TYPE_CHECKING:
-    from netzip_mlflow.models.weights import load_pretrained, load_weights
+    from netzip_mlflow.models.weights import load_pretrained, load_weights, missing
 
 __all__ = [
     "TABLE",
@@ -20,12 +20,13 @@ __all__ = [
     "check",
     "load_pretrained",
     "load_weights",
+    "missing",
     "names",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("load_pretrained", "load_weights"):
+    if name in ("load_pretrained", "load_weights", "missing"):
         from netzip_mlflow.models import weights
 
         return getattr(weights, name)

@@ -17,7 +17,16 @@ from netzip_mlflow.models.torchvision import CLASSIFIERS, classifier
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["PRETRAINED", "SUFFIXES", "TABLE", "build", "build_factory", "check", "names"]
+__all__ = [
+    "PRETRAINED",
+    "SUFFIXES",
+    "TABLE",
+    "build",
+    "build_factory",
+    "check",
+    "names",
+    "no_file",
+]
 
 TABLE = {
     "lenet5": "netzip_mlflow.models.lenet5:lenet5",
@@ -136,8 +145,11 @@ def _fitting(
     return model
 
 
-def check(raw: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with the names and paths in a raw recipe's `model`; shapes are the schema's."""
+def check(raw: Mapping[str, Any], *, files: bool = True) -> list[Problem]:
+    """What is wrong with the names and paths in a raw recipe's `model`; shapes are the schema's.
+
+    `files`: a weights file that is not there is wrong too.
+    """
     model = raw.get("model")
     if not isinstance(model, Mapping):
         return []
@@ -148,7 +160,7 @@ def check(raw: Mapping[str, Any]) -> list[Problem]:
     if isinstance(factory, str) and not FACTORY_PATH.fullmatch(factory):
         problems.append(Problem("model.factory", f"{factory!r}", "module:function"))
     if isinstance(weights, str):
-        problems += _weights_problems(name, weights)
+        problems += _weights_problems(name, weights, files)
     return problems
 
 
@@ -159,7 +171,7 @@ def _unknown(name: str) -> Problem:
     return Problem("model.name", what, allowed, did_you_mean(name.lower(), known))
 
 
-def _weights_problems(name: Any, weights: str) -> list[Problem]:
+def _weights_problems(name: Any, weights: str, files: bool) -> list[Problem]:
     if weights == PRETRAINED:
         if name in CLASSIFIERS:
             return []
@@ -169,6 +181,11 @@ def _weights_problems(name: Any, weights: str) -> list[Problem]:
     if path.suffix not in SUFFIXES:
         allowed = f"{', '.join(SUFFIXES)}, or `{PRETRAINED}`"
         return [Problem("model.weights", f"{path.name} is no weights file", allowed)]
-    if not path.is_file():
-        return [Problem("model.weights", f"no such file: {path}", "an existing file")]
+    if files and not path.is_file():
+        return [no_file(path)]
     return []
+
+
+def no_file(path: Path) -> Problem:
+    """The weights file is not there."""
+    return Problem("model.weights", f"no such file: {path}", "an existing file")

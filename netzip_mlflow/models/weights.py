@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from netzip_mlflow.errors import InputError, Problem
-from netzip_mlflow.models.catalogue import SUFFIXES
+from netzip_mlflow.models.catalogue import PRETRAINED, SUFFIXES, no_file
 from netzip_mlflow.models.torchvision import CLASSIFIERS
+from netzip_mlflow.recipe import ModelSpec
 
-__all__ = ["load_pretrained", "load_weights"]
+__all__ = ["load_pretrained", "load_weights", "missing"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which checkpoints hold weights
 COUNTER = "num_batches_tracked"  # of BatchNorm; old files lack it and inference does not use it
@@ -59,7 +60,7 @@ def load_pretrained(model: nn.Module, name: str) -> tuple[str, ...]:
         what = f"{name} has no pretrained weights of its own"
         raise InputError(Problem("model.weights", what, f"a file ({', '.join(SUFFIXES)})"))
     best = models.get_model_weights(name)["DEFAULT"]
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(best.url).name
+    file = _kept(best.url)
     try:
         state = best.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
@@ -76,6 +77,27 @@ def load_pretrained(model: nn.Module, name: str) -> tuple[str, ...]:
         raise InputError(problems, str(file))
     model.load_state_dict(state, strict=False)
     return heads
+
+
+def missing(spec: ModelSpec) -> Problem | None:
+    """Which weights of a recipe's model are not on this machine; downloads nothing."""
+    if spec.weights is None:
+        return None
+    if spec.weights != PRETRAINED:
+        path = Path(spec.weights)
+        return None if path.is_file() else no_file(path)
+    from torchvision import models
+
+    file = _kept(models.get_model_weights(spec.name or "")["DEFAULT"].url)
+    if file.is_file():
+        return None
+    what = f"{spec.name}'s pretrained weights are not here yet: {file}"
+    return Problem("model.weights", what, hint="compress would download them")
+
+
+def _kept(url: str) -> Path:
+    """Where torch keeps what it downloads."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
 
 
 def _is_other_head(value: torch.Tensor, own: torch.Tensor, best: Any) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from netzip_mlflow import techniques, training
+from netzip_mlflow import data, models, techniques, training
 from netzip_mlflow.stages.job import chosen
 from netzip_mlflow.stages.train import prepare
 from netzip_mlflow.tasks import open_task
@@ -27,55 +28,93 @@ STEPS = 3
 @dataclass(frozen=True)
 class Plan:
     """`steps` in order, each with its seconds; a rough estimate: training and evaluation are
-    extrapolated from a few steps timed on this machine, the rest are typical values."""
+    extrapolated from a few steps timed on this machine, the rest are typical values. `missing` says
+    which data and weights are not here; without data, how long most steps take is unknown (NaN)."""
 
     name: str
     steps: tuple[tuple[str, float], ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
-        """All steps together."""
+        """All steps together; NaN where one is unknown."""
         return sum(seconds for _, seconds in self.steps)
 
     def as_object(self) -> dict[str, Any]:
-        """For `--json`."""
-        steps = [{"step": step, "seconds": round(seconds, 1)} for step, seconds in self.steps]
-        return {"name": self.name, "steps": steps, "seconds": round(self.seconds, 1)}
+        """For `--json`; unknown seconds are null."""
+        steps = [{"step": step, "seconds": _rounded(seconds)} for step, seconds in self.steps]
+        return {
+            "name": self.name,
+            "steps": steps,
+            "seconds": _rounded(self.seconds),
+            "missing": list(self.missing),
+        }
 
     def as_text(self) -> str:
-        """A line per step and the sum."""
-        lines = [f"{seconds:8.0f} s  {step}" for step, seconds in self.steps]
-        return "\n".join([f"{self.name}: about {self.seconds:.0f} s", *lines])
+        """The sum, what is missing, and a line per step."""
+        known = not math.isnan(self.seconds)
+        total = f"about {self.seconds:.0f} s" if known else "how long is unknown without the data"
+        absent = [f"not here: {what}" for what in self.missing]
+        lines = [
+            f"{'?' if math.isnan(seconds) else f'{seconds:.0f}':>8} s  {step}"
+            for step, seconds in self.steps
+        ]
+        return "\n".join([f"{self.name}: {total}", *absent, *lines])
+
+
+def _rounded(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else round(seconds, 1)
 
 
 def plan(recipe: Recipe, only: tuple[str, ...] = ()) -> Plan:
-    """What `compress` would do. Reads the data and builds the network; leaves nothing behind.
+    """What `compress` would do. Reads the data and builds the network, as far as they are here;
+    downloads nothing, leaves nothing behind.
 
     Raises:
         InputError: as `compress` would, before any run.
     """
     names = chosen(list(recipe.candidates), only)
-    task = open_task(recipe.task, recipe.data, recipe.seed)
-    network = prepare(recipe, task)
-    train_step, forward = _timed_steps(network, task, recipe)
-    images = len(task.split("train"))
-    judged = len(task.split("validation")) + task.sizes["test"]
+    no_data, no_weights = data.missing(recipe.data), models.missing(recipe.model)
+    pace = UNKNOWN if no_data else _measured(recipe, weights=not no_weights)
     steps = [("start, read data", START)]
     if recipe.train is not None:
         what = f"train {recipe.model.name or 'the network'}, {recipe.train.epochs} epochs"
-        steps.append((what, recipe.train.epochs * images * train_step))
-    each = PER_MODEL + judged * forward
+        steps.append((what, recipe.train.epochs * pace.epoch))
+    each = PER_MODEL + pace.judging
     steps.append(("export and evaluate the baseline", EXPORT + each))
     for name in names:
         chain = techniques.chain(recipe.candidates[name])
         epochs = sum(_epochs(t) for t in chain)
         changed = any(t.traits.kind == "float" for t in chain)
-        seconds = each + epochs * images * train_step + (EXPORT if changed else 0.0)
+        seconds = each + epochs * pace.epoch + (EXPORT if changed else 0.0)
         steps.append((f"{name}: {techniques.label(chain)}", seconds))
     seconds = recipe.measure.latency.max_seconds
     steps.append((f"time {len(names) + 1} models together, at most", seconds))
     steps.append(("compare, report, views", REPORT))
-    return Plan(recipe.name, tuple(steps))
+    missing = tuple(str(problem) for problem in (no_data, no_weights) if problem)
+    return Plan(recipe.name, tuple(steps), missing)
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """Seconds of an epoch of training, and of judging one model on validation and test."""
+
+    epoch: float
+    judging: float
+
+
+UNKNOWN = _Pace(math.nan, math.nan)
+
+
+def _measured(recipe: Recipe, weights: bool) -> _Pace:
+    """On this machine, with random weights where the recipe's own are not here."""
+    task = open_task(recipe.task, recipe.data, recipe.seed)
+    if not weights:
+        bare = recipe.model.model_copy(update={"weights": None})
+        recipe = recipe.model_copy(update={"model": bare})
+    train_step, forward = _timed_steps(prepare(recipe, task), task, recipe)
+    judged = len(task.split("validation")) + task.sizes["test"]
+    return _Pace(len(task.split("train")) * train_step, judged * forward)
 
 
 def _epochs(technique: Technique) -> int:

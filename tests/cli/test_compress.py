@@ -89,7 +89,7 @@ class TestCompress:
         ended = netzip("compress", recipe, "--dry-run", "--json")
         assert ended.status == 0
         plan = ended.object
-        assert set(plan) == {"name", "steps", "seconds"}
+        assert set(plan) == {"name", "steps", "seconds", "missing"}
         assert any(step["step"].startswith("ruined: ") for step in plan["steps"])
         text = netzip("compress", recipe, "--dry-run")
         assert text.out.startswith("stripes: about ")

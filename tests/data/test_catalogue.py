@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from netzip_mlflow.data import SOURCES, check, names
+from netzip_mlflow.data import SOURCES, check, missing, names
 from netzip_mlflow.data.catalogue import FACTORY, TORCHVISION
+from netzip_mlflow.recipe import DataSpec
 
 
 def test_every_entry_names_a_function_that_is_there() -> None:
@@ -88,3 +89,27 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
     data = {"name": "npz", "path": str(tmp_path / "none.npz"), "size": 3, "arguments": {"a": 1}}
     problems = check({"data": data})
     assert [p.where for p in problems] == ["data.size", "data.arguments", "data.path"]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("npz", "file"), ("imagefolder", "folder")])
+def test_what_is_not_there_yet_is_no_fault_of_a_plan(tmp_path: Path, name: str, kind: str) -> None:
+    data = {"name": name, "path": str(tmp_path / "none")}
+    assert check({"data": data}, files=False) == []
+    problem = missing(DataSpec(**data))
+    assert problem is not None
+    assert str(problem) == (
+        f"data.path: no such {kind}: {tmp_path / 'none'}; allowed: an existing {kind}"
+    )
+
+
+def test_a_path_of_another_kind_is_a_fault_of_a_plan_too(tmp_path: Path) -> None:
+    (problem,) = check({"data": {"name": "npz", "path": str(tmp_path)}}, files=False)
+    assert problem.what.endswith("is a folder")
+
+
+def test_what_is_there_or_embedded_is_not_missing(tmp_path: Path) -> None:
+    (tmp_path / "images.npz").touch()
+    assert missing(DataSpec(name="npz", path=str(tmp_path / "images.npz"))) is None
+    assert missing(DataSpec(name="imagefolder", path=str(tmp_path))) is None
+    assert missing(DataSpec(name="digits")) is None
+    assert missing(DataSpec(factory="my.data:load")) is None

@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision import datasets
 
 from netzip_mlflow.data import open_data
-from netzip_mlflow.data.torchvision import SETS, load
+from netzip_mlflow.data.torchvision import SETS, load, missing
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.recipe import DataSpec, SplitRule
 
@@ -184,3 +184,28 @@ def test_a_set_that_is_fetched_by_hand_is_not_downloaded(
 def test_arguments_that_torchvision_refuses(tmp_path: Path, arguments, message: str) -> None:
     with pytest.raises(InputError, match=f"data.arguments: torchvision's EMNIST.*{message}"):
         open_data(_spec("EMNIST", tmp_path, arguments=arguments), 0)
+
+
+@pytest.mark.parametrize("name", list(SETS))
+def test_what_is_not_there_is_named_and_nothing_is_fetched(
+    name: str, tmp_path: Path, offline: list[float | None]
+) -> None:
+    problem = missing(_spec(name, tmp_path / "none"))
+    assert problem is not None
+    assert problem.where == "data.path"
+    assert problem.what == f"{name} is not in {tmp_path / 'none'}"
+    assert ("would download" in problem.hint) == SETS[name].download
+    assert offline == [], "the network was asked"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_of_a_set_is_missing_all_of_it_is_not(tmp_path: Path) -> None:
+    _signs(tmp_path)
+    assert missing(_spec("GTSRB", tmp_path)) is None
+    (tmp_path / "gtsrb" / "GT-final_test.csv").unlink()
+    assert missing(_spec("GTSRB", tmp_path)) is not None
+
+
+def test_arguments_that_the_constructor_refuses_are_no_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data.arguments: torchvision's MNIST refuses them"):
+        missing(_spec("MNIST", tmp_path, arguments={"colour": True}))

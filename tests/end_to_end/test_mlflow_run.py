@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 CHANGES = (
-    "train.epochs=2; candidates.prune-finetune-ptq.1.finetune.epochs=1; "
+    "train.epochs=2; candidates.channels-ptq.1.finetune.epochs=1; "
     "measure.latency={target: 0.5, max_seconds: 1, min_rounds: 5}; measure.throughput=[8]"
 )
 COMMAND = (

@@ -15,7 +15,8 @@ from torch import nn
 from torchvision import models as zoo
 
 from netzip_mlflow.errors import InputError
-from netzip_mlflow.models import build, load_pretrained, load_weights
+from netzip_mlflow.models import build, load_pretrained, load_weights, missing
+from netzip_mlflow.recipe import ModelSpec
 
 State = dict[str, torch.Tensor]
 
@@ -248,3 +249,27 @@ def test_pretrained_weights_that_cannot_be_had(
 def test_networks_without_pretrained_weights() -> None:
     with pytest.raises(InputError, match="resnet8 has no pretrained weights of its own"):
         load_pretrained(_model(), "resnet8")
+
+
+def test_weights_that_are_not_here_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    problem = missing(ModelSpec(name=NAME, weights="pretrained"))
+    assert problem is not None
+    assert f"{NAME}'s pretrained weights are not here yet: {tmp_path}" in str(problem)
+    assert problem.hint == "compress would download them"
+    problem = missing(ModelSpec(name="resnet8", weights=str(tmp_path / "none.pt")))
+    assert problem is not None
+    assert f"no such file: {tmp_path / 'none.pt'}" in str(problem)
+
+
+@pytest.mark.usefixtures("cached")
+def test_weights_that_are_here_are_not_missing(tmp_path: Path) -> None:
+    (tmp_path / "some.pt").touch()
+    assert missing(ModelSpec(name=NAME, weights="pretrained")) is None
+    assert missing(ModelSpec(name="resnet8", weights=str(tmp_path / "some.pt"))) is None
+    assert missing(ModelSpec(name="resnet8")) is None
+    assert missing(ModelSpec(uri="models:/m-1")) is None

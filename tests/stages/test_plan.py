@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
+
+import numpy as np
 import pytest
 
 from netzip_mlflow.errors import InputError
+from netzip_mlflow.recipe import DataSpec, ModelSpec
 from netzip_mlflow.stages.plan import Plan, plan
 
 
@@ -43,7 +48,9 @@ def test_for_people_and_for_machines(found):
     assert all(step in text for step, _ in found.steps)
     assert given["name"] == "small-digits"
     assert [s["step"] for s in given["steps"]] == [step for step, _ in found.steps]
-    assert set(given) == {"name", "steps", "seconds"}
+    assert set(given) == {"name", "steps", "seconds", "missing"}
+    assert given["missing"] == []
+    assert "not here" not in text
 
 
 def test_only_some_candidates(compressed):
@@ -58,3 +65,34 @@ def test_training_between_prunings_costs(compressed):
     chains = {name: ({"prune_l1": {"steps": n, "epochs": 50}},) for name, n in steps.items()}
     cost = dict(plan(compressed.recipe.model_copy(update={"candidates": chains})).steps)
     assert cost["three: prune_l1(0.3, 3 steps)"] > cost["one: prune_l1(0.3)"]
+
+
+def test_without_the_data_it_does_not_pretend_to_know_how_long(compressed, tmp_path):
+    absent = DataSpec(name="npz", path=str(tmp_path / "none.npz"))
+    found = plan(compressed.recipe.model_copy(update={"data": absent}))
+    here = plan(compressed.recipe)
+    assert [step for step, _ in found.steps] == [step for step, _ in here.steps]
+    known = [step for step, seconds in found.steps if not math.isnan(seconds)]
+    assert known == [
+        "start, read data",
+        "time 4 models together, at most",
+        "compare, report, views",
+    ]
+    given = json.loads(json.dumps(found.as_object(), allow_nan=False))
+    assert given["seconds"] is None
+    assert {s["step"] for s in given["steps"] if s["seconds"] is not None} == set(known)
+    (what,) = given["missing"]
+    assert what == f"data.path: no such file: {absent.path}; allowed: an existing file"
+    head, second, *lines = found.as_text().splitlines()
+    assert head == "small-digits: how long is unknown without the data"
+    assert second == f"not here: {what}"
+    assert "       ? s  int8: ptq(int8)" in lines
+
+
+def test_random_weights_are_timed_where_the_trained_ones_are_not_here(compressed, tmp_path):
+    absent = ModelSpec(name="lenet5", weights=str(tmp_path / "none.safetensors"))
+    found = plan(compressed.recipe.model_copy(update={"model": absent}))
+    assert np.isfinite(found.seconds)
+    (what,) = found.missing
+    assert what.startswith("model.weights: no such file")
+    assert found.as_text().splitlines()[1] == f"not here: {what}"
