@@ -98,10 +98,10 @@ class TestBadRecipe:
         assert "did you mean 'recipe.yaml'?" in said
 
     def test_a_technique_whose_module_fails(self, refused):
-        Path("broken_here.py").write_text("SHARE = 1 / 0\n")
-        said = refused("recipe.yaml", "--set", "candidates.ruined=['broken_here:f']")
-        assert "candidates.ruined[0]: broken_here cannot be imported: ZeroDivisionError" in said
-        assert "(broken_here.py, line 1)" in said
+        Path("ruined_here.py").write_text("SHARE = 1 / 0\n")
+        said = refused("recipe.yaml", "--set", "candidates.ruined=['ruined_here:f']")
+        assert "candidates.ruined[0]: ruined_here cannot be imported: ZeroDivisionError" in said
+        assert "(ruined_here.py, line 1)" in said
 
     def test_everything_at_once(self, refused):
         said = refused("recipe.yaml", "--set", "train.epochs=0", "--set", "score.zeta=-1")
@@ -207,10 +207,10 @@ class TestBadData:
 
     @pytest.mark.parametrize("key", ["model", "data"])
     def test_a_factory_whose_module_fails(self, refused, key):
-        Path("broken_here.py").write_text("SHARE = 1 / 0\n")
-        said = refused("--set", f"{key}={{factory: 'broken_here:make'}}")
-        assert f"{key}.factory: broken_here cannot be imported: ZeroDivisionError" in said
-        assert "(broken_here.py, line 1)" in said
+        Path("ruined_here.py").write_text("SHARE = 1 / 0\n")
+        said = refused("--set", f"{key}={{factory: 'ruined_here:make'}}")
+        assert f"{key}.factory: ruined_here cannot be imported: ZeroDivisionError" in said
+        assert "(ruined_here.py, line 1)" in said
 
     def test_weights_that_are_a_pickle(self, refused):
         Path("weights.pt").write_bytes(pickle.dumps({"conv1.weight": [1.0]}))
