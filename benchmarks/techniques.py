@@ -4,7 +4,8 @@
 
 Runs `recipes/resnet20_cifar10_techniques.yaml` once per seed (about an hour each on two cores; a
 store of its own beside the results, no stage cache, so that every time is that of the whole chain)
-and prints the table in Markdown. Results that lie in the folder already are read, not made again.
+and prints the table in Markdown. Results that lie in the folder already are read, not made again,
+if recipe, code and choice of candidates were the same.
 The first seed fills the table; the others show what of it is chance. Drops are on the test split,
 with 95 % intervals; the latency ratio is that of one measurement of all candidates together.
 """
@@ -12,11 +13,14 @@ with 95 % intervals; the latency ratio is that of one measurement of all candida
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from netzip_mlflow.cache.sources import package_digest
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "resnet20_cifar10_techniques.yaml"
 HEAD = ("candidate", "drop, points", "smaller", "faster", "CHATS", "int8 layers", "OCS", "seconds")
@@ -25,7 +29,9 @@ Metrics = Mapping[str, float]
 
 def made(seed: int, folder: Path, only: Sequence[str]) -> dict[str, Metrics]:
     """Metrics by candidate, those of the baseline first."""
-    file = folder / f"seed-{seed}.json"
+    made_from = [RECIPE.read_text(), package_digest(), *only]
+    digest = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:12]
+    file = folder / f"seed-{seed}-{digest}.json"
     if not file.exists():
         command = ["compress", str(RECIPE), "--seed", str(seed), "--no-cache", "--json"]
         command += ["--tracking-uri", f"sqlite:///{folder.resolve()}/mlflow.db"]

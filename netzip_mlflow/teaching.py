@@ -27,14 +27,6 @@ class Teacher:
     alpha: float
     features: float = 0.0
 
-    def loss(self, scores: torch.Tensor, images: torch.Tensor, hard: torch.Tensor) -> torch.Tensor:
-        """As `soft`, the teacher asked about float images (n, C, H, W)."""
-        import torch
-
-        with torch.no_grad():
-            wanted = self.network(images).float()
-        return self.soft(scores, wanted, hard)
-
     def soft(self, scores: torch.Tensor, wanted: torch.Tensor, hard: torch.Tensor) -> torch.Tensor:
         """alpha T^2 KL(teacher_T || student_T) + (1 - alpha) hard; scores are (n, classes).
 

@@ -250,7 +250,7 @@ def test_the_loss_adds_half_the_squared_distance_of_the_maps(
             q, p = (r / np.linalg.norm(r, axis=1, keepdims=True) for r in rows)
             distance += float(((q - p) ** 2).sum(1).mean())
         scores = student(pixels)
-        plain = Teacher(network, 4.0, 0.9).loss(scores, pixels, hard)
+        plain = Teacher(network, 4.0, 0.9).soft(scores, network(pixels), hard)
     teacher = Teacher(network, 4.0, 0.9, weight)
     with teacher.lesson(student, task.shape, images=16, views=0) as lesson:
         found = lesson.loss(student(pixels), pixels, hard, positions, 0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.cache.sources import PACKAGE, package_digest, source_digest
 from netzip_mlflow.errors import NetzipError
-from netzip_mlflow.factories import import_function
+from netzip_mlflow.factories import FACTORY_PATH, import_function
 from netzip_mlflow.metrics import machine
 
 if TYPE_CHECKING:
@@ -100,7 +100,13 @@ def answer(twin: Twin) -> str:
 def _technique(technique: Technique) -> dict[str, Any]:
     code = getattr(type(technique), "function", type(technique))  # a user's function, wrapped
     parameters = dataclasses.asdict(technique)  # type: ignore[call-overload]
-    return {"code": _code(code), "label": technique.label(), "parameters": parameters}
+    named = {  # such as distil's student: its text decides the result too
+        key: _code(import_function(value, key))
+        for key, value in parameters.items()
+        if isinstance(value, str) and FACTORY_PATH.fullmatch(value)
+    }
+    found = {"code": _code(code), "label": technique.label(), "parameters": parameters}
+    return found | ({"named": named} if named else {})
 
 
 def _code(found: Any) -> list[str]:

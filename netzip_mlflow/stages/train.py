@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netzip_mlflow import models, training
-from netzip_mlflow.deployable import Deployable, Exports, file_digest, pack_zeros
+from netzip_mlflow.deployable import Exports, deploy, file_digest
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.stages import candidates
 from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
+from netzip_mlflow.techniques import Context
 from netzip_mlflow.twin import Architecture, InputSpec, Twin
 
 if TYPE_CHECKING:
@@ -61,11 +62,10 @@ def baseline(work: Job, recipe: Recipe, task: Task, network: Twin, exports: Expo
         with task.sealed():
             made.twin = _trained(work, made, recipe, task, network)
     try:
-        source = exports(made.twin)
+        deployable = deploy(made.twin, Context.of(task, exports=exports))
     except NetzipError as error:
         raise NetzipError(f"model: {error}") from error
-    model = pack_zeros(source.model)
-    candidates.store(made, Deployable.of(model, made.twin, source, task=task.name), task)
+    candidates.store(made, deployable, task)
     return made
 
 

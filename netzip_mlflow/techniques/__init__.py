@@ -39,6 +39,7 @@ __all__ = [
     "names",
     "parameter",
     "parameter_problems",
+    "unread",
 ]
 
 TABLE = {
@@ -56,6 +57,7 @@ TABLE = {
     "share_kernels": "netzip_mlflow.techniques.share_kernels:ShareKernels",
 }
 ENTRY_POINTS = "netzip_mlflow.techniques"
+WIDTHS = ("bits", "edges", "budget", "wide", "max_drop")  # what decides a layer's stored bits
 
 
 Family = Literal["quantisation", "pruning", "distillation", "decomposition", "training", "own"]
@@ -68,8 +70,10 @@ class Traits:
     `stage` orders the float techniques of a chain by what they would undo: `structure` (layers
     change shape, so that masks would no longer fit) before `sparsity` (zeros kept by masks);
     `weights` anywhere before `grid` (weights lie on the values that the file will store, which
-    `ptq` alone reads: `reads_grids`). `needs_calibration` and `needs_training` speak of the
-    defaults: what trains only on demand says in `training_epochs` how long.
+    `ptq` alone reads: `reads_grids`). A grid technique says whether it decides for `every_layer`,
+    so that nothing is left for `ptq` to choose, and which earlier ones' grids it `keeps`.
+    `needs_calibration` and `needs_training` speak of the defaults: what trains only on demand says
+    in `training_epochs` how long.
     """
 
     family: Family
@@ -80,6 +84,8 @@ class Traits:
     needs_training: bool = False
     size_known: bool = True
     reads_grids: bool = False
+    every_layer: bool = False
+    keeps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -344,7 +350,21 @@ def _chain_problems(
     for index, (place, name, traits) in enumerate(known):
         found = (_undone(name, traits, earlier, before) for _, earlier, before in known[:index])
         problems += [Problem(place, *undone) for undone in found if undone][:1]
+    if known and len(known) == len(entries):
+        problems += _contradictions(entries[-1], known, f"{where}[{len(entries) - 1}]")
     return problems
+
+
+def _contradictions(
+    last: Mapping[str, Mapping[str, Any]], known: Sequence[tuple[str, str, Traits]], where: str
+) -> list[Problem]:
+    """What the last technique is told of widths that an earlier one has decided for every layer."""
+    whole = [name for _, name, traits in known if traits.every_layer]
+    if not whole or not known[-1][2].reads_grids:
+        return []
+    ((name, given),) = last.items()
+    why = f"and {whole[0]} has put every layer on values of its own"
+    return unread(given, WIDTHS, f"{where}.{name}", why, f"without it, or without {whole[0]}")
 
 
 def _undone(name: str, traits: Traits, earlier: str, before: Traits) -> tuple[str, str] | None:
@@ -353,6 +373,9 @@ def _undone(name: str, traits: Traits, earlier: str, before: Traits) -> tuple[st
         return f"{name} changes layers whose zeros {earlier} has masked", f"{name} before {earlier}"
     if before.stage != "grid":
         return None
+    if traits.stage == "grid" and earlier not in traits.keeps:
+        what = f"{name} would put layers on other values than {earlier} has put them on"
+        return what, f"before {name}: {', '.join(traits.keeps) or 'no technique of that kind'}"
     if traits.kind == "deploy" and not traits.reads_grids:
         what = f"{name} would not store the values that {earlier} has put the weights on"
         return what, "ptq, or no deploy technique, at the end"
@@ -360,6 +383,14 @@ def _undone(name: str, traits: Traits, earlier: str, before: Traits) -> tuple[st
         what = f"{name} would move the weights off the values that {earlier} has put them on"
         return what, f"{name} before {earlier}"
     return None
+
+
+def unread(
+    given: Mapping[str, Any], keys: Iterable[str], where: str, why: str, allowed: str
+) -> list[Problem]:
+    """A problem for each parameter that is given and that the technique would not read."""
+    told = [key for key in keys if given.get(key) is not None]
+    return [Problem(f"{where}.{key}", f"{given[key]!r} given, {why}", allowed) for key in told]
 
 
 def parameter_problems(technique: type, given: Mapping[str, Any], where: str) -> list[Problem]:

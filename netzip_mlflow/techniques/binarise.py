@@ -29,6 +29,7 @@ class Binarise(Taught):
         kind="float",
         summary="training with weights of one bit and a scale per output channel",
         stage="grid",
+        keeps=("qat", "binarise"),
         needs_training=True,
     )
     layers: str | None = parameter(

@@ -23,16 +23,21 @@ SPREAD = 4.0  # standard deviations of a channel's weights that the codes reach
 
 
 class Book(nn.Module):
-    """Kernels in codes, float (n, h w); their negatives belong to the book too."""
+    """Kernels in codes, float (n, h w); their negatives belong to the book too.
 
-    def __init__(self, kernels: torch.Tensor) -> None:
+    `pace` multiplies their gradient: they are in codes, which are far larger than weights, and the
+    gradients of all who use a kernel add up in it.
+    """
+
+    def __init__(self, kernels: torch.Tensor, pace: float = 1.0) -> None:
         super().__init__()
         self.kernels = nn.Parameter(kernels)
+        self.pace = pace
 
     def whole(self) -> torch.Tensor:
         """The kernels as integers; the gradient passes the rounding."""
         inside = self.kernels.clamp(-REDUCED, REDUCED)
-        return inside + (torch.round(inside) - inside).detach()
+        return torch.round(inside).detach() + (inside - inside.detach()) * self.pace
 
     def nearest(self, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """For kernels (k, h w): the book's nearest, and +1 or -1 (k, 1) where it is turned."""
@@ -116,7 +121,10 @@ def rules(twin: Twin, found: Mapping[str, nn.Module], books: int, seed: int) -> 
             scale = scales(weight).view(-1, 1, 1, 1)
             rows.append((weight / scale).reshape(-1, weight[0, 0].numel()))
             importance.append(scale.square().expand(*weight.shape[:2], 1, 1).reshape(-1))
-        book = Book(cluster(torch.cat(rows), torch.cat(importance), seed))
+        kernels = cluster(torch.cat(rows), torch.cat(importance), seed)
+        users = sum(len(row) for row in rows) / len(kernels)
+        # a kernel then moves as a weight would by the mean gradient of those who use it
+        book = Book(kernels, 1 / (users * float(torch.cat(importance).mean())))
         made |= {name: Shared(weight, book) for name, weight in zip(group, weights, strict=True)}
     return made
 

@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.errors import InputError, NetzipError, Problem
-from netzip_mlflow.techniques import Context, Range, Traits, parameter, parameter_problems
+from netzip_mlflow.techniques import Context, Range, Traits, parameter
 from netzip_mlflow.techniques.trained import Trained
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ class Distil(Trained):
     temperature: float = parameter(4.0, "softens teacher and student alike", low=0.1, high=100.0)
     alpha: float = parameter(0.9, "weight of the teacher's term", low=0.0, high=1.0)
 
-    @staticmethod
-    def problems(given: Mapping[str, Any], where: str) -> list[Problem]:
+    @classmethod
+    def problems(cls, given: Mapping[str, Any], where: str) -> list[Problem]:
         """What is wrong with a recipe's parameters: bounds, then who the student is."""
-        found = parameter_problems(Distil, given, where)
+        found = super().problems(given, where)
         if found:
             return found
         if "student" in given:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.errors import InputError, NetzipError, Problem, did_you_mean
-from netzip_mlflow.techniques import Context, Range, Traits, parameter, parameter_problems
+from netzip_mlflow.techniques import Context, Range, Traits, parameter, parameter_problems, unread
 from netzip_mlflow.techniques.patterns import chosen
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ class Factorise:
         """What is wrong with a recipe's parameters."""
         found = parameter_problems(cls, given, where)
         method = given.get("method", cls.method)
+        why = f"which method: {method} does not read"
         for key in ("ratio", "energy"):
-            if not found and key in given and method != key:
-                what = f"{given[key]!r} given, which method: {method} does not read"
-                found.append(Problem(f"{where}.{key}", what, f"method: {key} beside it"))
+            if key != method and not found:
+                found += unread(given, [key], where, why, f"method: {key} beside it")
         return found
 
     def label(self) -> str:

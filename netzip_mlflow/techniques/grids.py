@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from netzip_mlflow.deployable.forms import FORMS
-from netzip_mlflow.errors import NetzipError, Problem
+from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.techniques import rounding
 from netzip_mlflow.twin import Grid
 
@@ -108,7 +108,8 @@ def put(twin: Twin, rules: Mapping[str, OnGrid]) -> Twin:
     rules = {**levels(twin, kept), **rules}
     for name, rule in rules.items():
         parametrize.register_parametrization(copied.model.get_submodule(name), "weight", rule)
-    return copied.replace(masks={}, grids={})  # the rules hold the masks meanwhile
+    others = {k: m for k, m in twin.masks.items() if k.removesuffix(".weight") not in rules}
+    return copied.replace(masks=others, grids={})  # rules hold the masks of their layers meanwhile
 
 
 def levels(twin: Twin, forms: Mapping[str, str], where: str = "") -> dict[str, Levels]:
@@ -122,9 +123,8 @@ def levels(twin: Twin, forms: Mapping[str, str], where: str = "") -> dict[str, L
     made = {}
     for name, form in forms.items():
         mask = twin.masks.get(f"{name}.weight")
-        if mask is not None and not bool(mask.all()) and not FORMS[form].has_zero:
-            what = f"layer {name}: its pruned weights are zero, for which {form} has no code"
-            raise NetzipError(str(Problem(where, what, "8 or 4 bits, ternary")))
+        if mask is not None and not bool(mask.all()):
+            rounding.require_zero(name, form, where)
         made[name] = Levels(twin.model.get_parameter(f"{name}.weight"), form, mask)
     return made
 

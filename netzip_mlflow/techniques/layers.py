@@ -20,14 +20,21 @@ if TYPE_CHECKING:
     from netzip_mlflow.deployable import Exported
     from netzip_mlflow.twin import Twin
 
-__all__ = ["Layer", "find", "weights", "with_corrected_biases", "with_rounded"]
+__all__ = [
+    "Layer",
+    "find",
+    "require_zeros",
+    "weights",
+    "with_corrected_biases",
+    "with_rounded",
+]
 
 KINDS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
-class OnGrid:
+class Codes:
     """Codes that a float technique has left for a layer, as rows (channels, n)."""
 
     form: str
@@ -42,7 +49,7 @@ class Layer:
     rows: np.ndarray
     shape: tuple[int, ...]
     axis: int
-    grid: OnGrid | None = None
+    grid: Codes | None = None
 
     def laid(self, rows: np.ndarray) -> np.ndarray:
         """Rows as the graph holds them."""
@@ -97,13 +104,27 @@ def _channel_axis(node: onnx.NodeProto, ndim: int) -> int:
     return 1 if node.op_type == "ConvTranspose" else ndim - 1
 
 
-def _on_grid(twin: Twin, name: str, rows: np.ndarray) -> OnGrid:
+def _on_grid(twin: Twin, name: str, rows: np.ndarray) -> Codes:
     """The grid's codes, turned where a folded normalisation has turned a channel's sign."""
     grid = twin.grids[name]
     weight = twin.model.get_parameter(f"{name}.weight")
     codes = grid.codes(weight).cpu().numpy().reshape(len(rows), -1)
     turned = (codes * rows).sum(axis=1) < 0
-    return OnGrid(grid.form, np.where(turned[:, None], -codes, codes))
+    return Codes(grid.form, np.where(turned[:, None], -codes, codes))
+
+
+def require_zeros(
+    found: Mapping[str, Layer], plan: Mapping[str, str], twin: Twin, where: str
+) -> None:
+    """Whether pruned layers can stay so in the forms of a plan; `where`: what gave the forms.
+
+    Raises:
+        NetzipError: a pruned layer's form has no zero.
+    """
+    for weight, layer in found.items():
+        mask = twin.masks.get(f"{layer.name}.weight")
+        if mask is not None and not bool(mask.all()):
+            rounding.require_zero(layer.name, plan[weight], where)
 
 
 def weights(

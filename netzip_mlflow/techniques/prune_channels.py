@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.errors import NetzipError, Problem
-from netzip_mlflow.techniques import Context, Range, Traits, parameter
+from netzip_mlflow.techniques import Context, Range, Traits, parameter, unread
 from netzip_mlflow.techniques.patterns import chosen
 from netzip_mlflow.techniques.trained import Taught
 
@@ -86,6 +86,10 @@ class PruneChannels(Taught):
         found = super().problems(given, where)
         if "ratio" in given and given.get("macs") is not None:
             found.append(Problem(f"{where}.macs", "given beside ratio", "one of the two"))
+        if not found and not given.get("epochs", cls.epochs):
+            keys = [field.name for field in dataclasses.fields(Taught) if field.name != "epochs"]
+            why = "and epochs: 0 trains nothing"
+            found += unread(given, keys, where, why, "epochs: 1 or more, or a finetune after it")
         return found
 
     def apply(self, twin: Twin, context: Context) -> Twin:

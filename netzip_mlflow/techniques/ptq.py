@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from netzip_mlflow.deployable import Deployable, compact, pack_zeros
 from netzip_mlflow.deployable.forms import FORMS
 from netzip_mlflow.errors import NetzipError, Problem
-from netzip_mlflow.techniques import Context, Range, Traits, parameter, parameter_problems
-from netzip_mlflow.techniques.widths import BITS, Widths
+from netzip_mlflow.techniques import (
+    Context,
+    Range,
+    Traits,
+    parameter,
+    parameter_problems,
+    unread,
+)
+from netzip_mlflow.techniques.widths import BITS, Widths, idle
 
 if TYPE_CHECKING:
     from netzip_mlflow.deployable import Exported
@@ -68,11 +75,19 @@ class PTQ(Widths):
     def problems(cls, given: Mapping[str, Any], where: str) -> list[Problem]:
         """What is wrong with a recipe's parameters."""
         found = parameter_problems(cls, given, where)
+        if found:
+            return found
         calibration = given.get("calibration", cls.calibration)
-        if not found and "percentile" in given and calibration != "percentile":
-            what = f"{given['percentile']!r} given, which calibration: {calibration} does not read"
-            found.append(Problem(f"{where}.percentile", what, "calibration: percentile beside it"))
-        return found
+        if calibration != "percentile":
+            why = f"which calibration: {calibration} does not read"
+            found += unread(given, ["percentile"], where, why, "calibration: percentile beside it")
+        return found + idle(cls, given, where)
+
+    def idle(self) -> Problem | None:
+        """A `budget` or `max_drop` by which no layer could get more bits."""
+        narrow = min(self.bits, self.edges, key=lambda bits: FORMS[BITS[bits]].bits)
+        told = None if self.max_drop is None else self._narrow(narrow, "max_drop")
+        return super().idle() or told
 
     def label(self) -> str:
         return f"ptq({BITS[self.bits]})"
@@ -82,8 +97,8 @@ class PTQ(Widths):
 
         Raises:
             NetzipError: calibration images are of another shape; it cannot be exported; a layer
-                that is to be stored in few bits is not quantised by the runtime's quantiser; the
-                budget is too small; `wide` is narrow.
+                that is to be stored in few bits is not quantised by the runtime's quantiser, or is
+                pruned and its form has no zero; the budget is too small; `wide` is narrow.
         """
         from netzip_mlflow.techniques import layers
 
@@ -93,11 +108,11 @@ class PTQ(Widths):
                 f"ptq: calibration images are of {given}; allowed: {twin.input.shape}, which the "
                 "network takes"
             )
-        if self.max_drop is not None:
-            self._require_wider("ptq")
+        self.require_use("ptq")
         source = context.exports(twin)
         found = layers.find(source, twin)
         plan = self._plan("ptq", source, found, context)
+        layers.require_zeros(found, plan, twin, "ptq.bits")
         made = self._build(twin, source, found, plan, context)
         if self.max_drop is not None:
             made = self._within(made, twin, source, found, plan, context)

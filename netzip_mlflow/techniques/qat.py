@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from netzip_mlflow.errors import Problem
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
 from netzip_mlflow.techniques.trained import Taught
-from netzip_mlflow.techniques.widths import BITS, WIDTHS, Widths
+from netzip_mlflow.techniques.widths import BITS, WIDTHS, Widths, idle
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin
@@ -30,6 +32,8 @@ class QAT(Widths, Taught):
         kind="float",
         summary="training with weights of 8 bits or fewer, optionally with the baseline as teacher",
         stage="grid",
+        every_layer=True,
+        keeps=("binarise",),
         needs_calibration=True,
         needs_training=True,
     )
@@ -45,6 +49,11 @@ class QAT(Widths, Taught):
     batch: int = parameter(128, "images a step", low=1, high=65536)
     weight_decay: float = parameter(1e-4, "L2 penalty", low=0.0, high=1.0)
 
+    @classmethod
+    def problems(cls, given: Mapping[str, Any], where: str) -> list[Problem]:
+        """What is wrong with a recipe's parameters."""
+        return super().problems(given, where) or idle(cls, given, where)
+
     def label(self) -> str:
         return f"qat({BITS[self.bits]})"
 
@@ -57,6 +66,7 @@ class QAT(Widths, Taught):
         """
         from netzip_mlflow.techniques import grids
 
+        self.require_use("qat")
         forms = self._forms(twin, context)
         rules = grids.levels(twin, forms, "qat.bits")
         fitted = self.train(grids.put(twin, rules), context)

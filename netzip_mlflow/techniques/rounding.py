@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from netzip_mlflow.deployable.forms import FORMS
+from netzip_mlflow.errors import NetzipError, Problem
 
-__all__ = ["REDUCED", "codes", "fit"]
+__all__ = ["REDUCED", "codes", "fit", "require_zero"]
 
 REDUCED = 64  # largest int8 code where two products are added in 16 bits
 BLOCK = 2**15  # weights at once, so that they stay in the cache
@@ -53,3 +54,14 @@ def _best(weight: np.ndarray, whole: np.ndarray, form: str) -> np.ndarray:
     power = np.square(found).sum(axis=1)
     suited = (found * weight).sum(axis=1) / np.where(power > 0, power, 1)
     return np.where(suited > 0, suited, best)
+
+
+def require_zero(layer: str, form: str, where: str) -> None:
+    """Whether the zeros of a pruned layer can stay zero; `where`: the parameter with the form.
+
+    Raises:
+        NetzipError: the form has no code for zero.
+    """
+    if not FORMS[form].has_zero:
+        what = f"layer {layer}: its pruned weights are zero, for which {form} has no code"
+        raise NetzipError(str(Problem(where, what, "8 or 4 bits, ternary")))

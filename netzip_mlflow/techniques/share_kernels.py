@@ -31,6 +31,7 @@ class ShareKernels(Taught):
         kind="float",
         summary="convolution kernels from trained code books, one byte a kernel",
         stage="grid",
+        every_layer=True,
         needs_training=True,
     )
     books: int = parameter(1, "code books", low=1, high=64, search=Range(1, 6))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.errors import NetzipError, Problem
-from netzip_mlflow.techniques import Context, Range, parameter, parameter_problems
+from netzip_mlflow.techniques import Context, Range, parameter, parameter_problems, unread
 
 if TYPE_CHECKING:
     from netzip_mlflow.teaching import Teacher
@@ -36,6 +36,15 @@ class Trained:
     views: int = parameter(
         0, "augmented views of each image, made once; 0: a new one each time", low=0, high=1000
     )
+
+    @classmethod
+    def problems(cls, given: Mapping[str, Any], where: str) -> list[Problem]:
+        """What is wrong with a recipe's parameters."""
+        found = parameter_problems(cls, given, where)
+        if not found and not (given.get("flip") or given.get("crop")):
+            why = "and without augmentation all views are alike"
+            found += unread(given, ["views"], where, why, "flip or crop beside it")
+        return found
 
     @property
     def training_epochs(self) -> int:
@@ -104,10 +113,10 @@ class Taught(Trained, abc.ABC):
     @classmethod
     def problems(cls, given: Mapping[str, Any], where: str) -> list[Problem]:
         """What is wrong with a recipe's parameters."""
-        found = parameter_problems(cls, given, where)
-        if not found and given.get("features") and given.get("teacher") is None:
-            what = f"{given['features']!r} given, and no teacher whose features they are"
-            found.append(Problem(f"{where}.features", what, "0, or teacher: baseline beside it"))
+        found = super().problems(given, where)
+        if not found and given.get("teacher") is None:
+            keys = ("temperature", "alpha", *(["features"] if given.get("features") else []))
+            found += unread(given, keys, where, "and no teacher", "teacher: baseline beside it")
         return found
 
     @abc.abstractmethod

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from netzip_mlflow.errors import NetzipError
-from netzip_mlflow.techniques import Context, Range, parameter
+from netzip_mlflow.errors import NetzipError, Problem
+from netzip_mlflow.techniques import Context, Range, parameter, unread
 from netzip_mlflow.techniques.patterns import chosen
 from netzip_mlflow.techniques.trained import Taught
 
@@ -47,6 +48,16 @@ class Unstructured(Taught):
     epochs: int = parameter(
         1, "for steps > 1: training between two steps, in epochs", low=1, high=1000
     )
+
+    @classmethod
+    def problems(cls, given: Mapping[str, Any], where: str) -> list[Problem]:
+        """What is wrong with a recipe's parameters."""
+        found = super().problems(given, where)
+        if not found and given.get("steps", cls.steps) == 1:
+            keys = [field.name for field in dataclasses.fields(Taught)]
+            why = "and steps: 1 trains nothing"
+            found += unread(given, keys, where, why, "steps: 2 or more, or a finetune after it")
+        return found
 
     @property
     def training_epochs(self) -> int:

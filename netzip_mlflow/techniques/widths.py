@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.deployable.forms import FORMS
-from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.errors import NetzipError, Problem
 from netzip_mlflow.techniques import Context, parameter
 
 if TYPE_CHECKING:
     from netzip_mlflow.deployable import Exported
     from netzip_mlflow.techniques.layers import Layer
 
-__all__ = ["BITS", "WIDTHS", "Widths"]
+__all__ = ["BITS", "WIDTHS", "Widths", "idle"]
 
 BITS: Mapping[Any, str] = {8: "int8", 4: "int4", 3: "int3", 2: "int2", "ternary": "ternary"}
 WIDTHS = tuple(BITS)
@@ -42,7 +43,7 @@ class Widths:
         """The form of each layer, by its weight's name in the graph; `name`: of the technique.
 
         Raises:
-            NetzipError: the budget is too small for `bits` and `edges`, or `wide` is narrow.
+            NetzipError: the budget is too small for `bits` and `edges`.
         """
         names = list(found)
         fixed = {weight: layer.grid.form for weight, layer in found.items() if layer.grid}
@@ -52,7 +53,6 @@ class Widths:
             return plan
         from netzip_mlflow.techniques import sensitivity
 
-        self._require_wider(name)
         sizes = {weight: layer.rows.size for weight, layer in found.items()}
         least = sensitivity.mean_bits(sizes, plan)
         if least > self.budget:
@@ -68,17 +68,26 @@ class Widths:
         )
         return plan | dict.fromkeys(wide, BITS[self.wide])
 
-    def _require_wider(self, name: str) -> None:
-        """Whether `wide` is no narrower than `bits`; `name`: of the technique.
+    def idle(self) -> Problem | None:
+        """A `budget` by which no layer could get more bits; `where` is the parameter's name."""
+        return None if self.budget is None else self._narrow(self.bits, "budget")
+
+    def _narrow(self, bits: int | str, what: str) -> Problem | None:
+        """Whether `wide` is no wider than `bits`, though `what` asks for wider layers."""
+        if FORMS[BITS[self.wide]].bits > FORMS[BITS[bits]].bits:
+            return None
+        told = f"{self.wide} given, and {what} looks for layers to store in more than {bits}"
+        return Problem("wide", told, f"more, or fewer bits, or no {what}")
+
+    def require_use(self, name: str) -> None:
+        """Whether all parameters are of use; `name`: of the technique.
 
         Raises:
-            NetzipError: it is narrower.
+            NetzipError: one is not.
         """
-        if FORMS[BITS[self.wide]].bits < FORMS[BITS[self.bits]].bits:
-            raise NetzipError(
-                f"{name}.wide: {self.wide} given, narrower than {name}.bits, which is {self.bits}; "
-                f"allowed: {self.bits} or more, or fewer bits"
-            )
+        problem = self.idle()
+        if problem:
+            raise NetzipError(str(dataclasses.replace(problem, where=f"{name}.{problem.where}")))
 
     def _harm(
         self,
@@ -94,3 +103,9 @@ class Widths:
         changed = {name: found[name].rounded(plan[name]) for name in names}
         images, _ = next(context.calibration.batches(sensitivity.SAMPLES))
         return sensitivity.damage(source.model, changed, images, context.progress)
+
+
+def idle(technique: type[Widths], given: Mapping[str, Any], where: str) -> list[Problem]:
+    """The same of a recipe's parameters, which are known to be within their bounds."""
+    problem = technique(**given).idle()
+    return [dataclasses.replace(problem, where=f"{where}.{problem.where}")] if problem else []

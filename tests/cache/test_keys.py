@@ -16,6 +16,7 @@ from netzip_mlflow.cache import keys
 from netzip_mlflow.cache.keys import Uncacheable
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context, Traits, parameter
+from netzip_mlflow.techniques.distil import Distil
 from netzip_mlflow.techniques.finetune import Finetune
 from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.techniques.prune_random import PruneRandom
@@ -113,6 +114,16 @@ def test_so_does_the_source_of_the_network(
     before = _key((TECHNIQUE, twin, context))
     monkeypatch.setattr(keys, "source_digest", lambda _found: "edited")
     assert _key((TECHNIQUE, twin, context)) != before
+
+
+def test_so_does_the_source_of_a_student(
+    twin: Twin, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = (Distil(student="tiny_networks:tiny", epochs=1), twin, context)
+    monkeypatch.setattr(keys, "_network", lambda _twin: "the same")
+    before = _key(given)
+    monkeypatch.setattr(keys, "source_digest", lambda _found: "edited")
+    assert _key(given) != before
 
 
 def test_the_same_again_is_the_same_key(twin: Twin, context: Context) -> None:

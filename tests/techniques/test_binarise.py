@@ -92,3 +92,14 @@ def test_a_wide_layer_takes_a_25th(context: Context, task: Classification) -> No
     scales = 2 * 128  # float16, one a channel
     assert (128 * 64 * 9 / 8 + scales) * 25 <= 4 * 128 * 64 * 9
     assert layer.weight_bytes + scales <= 4 * 128 * 64 * 9 / 25
+
+
+def test_zeros_of_layers_that_it_leaves_alone_stay_zero(twin: Twin, context: Context) -> None:
+    pruned = PruneL1(ratio=0.5, keep="conv2").apply(twin, context)
+    made = Binarise(layers="conv2", epochs=2, lr=0.05).apply(pruned, context)
+    moved = 0
+    for key, mask in pruned.masks.items():
+        weight = made.model.get_parameter(key)
+        assert not weight[~mask].any()
+        moved += int((weight != pruned.model.get_parameter(key)).sum())
+    assert moved, "it was trained"

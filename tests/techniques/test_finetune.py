@@ -87,7 +87,7 @@ def test_features_need_a_teacher(twin: Twin, context: Context) -> None:
     raw = {"candidates": {"c": [{"finetune": {"features": 2.0}}]}}
     (problem,) = techniques.check(raw)
     assert problem.where == "candidates.c[0].finetune.features"
-    assert problem.allowed == "0, or teacher: baseline beside it"
+    assert problem.allowed == "teacher: baseline beside it"
     with pytest.raises(NetzipError, match="features: given without teacher"):
         Finetune(features=2.0).apply(twin, context)
 

@@ -19,6 +19,7 @@ from netzip_mlflow.metrics.graph import Graph
 from netzip_mlflow.runtimes import open_runtime
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
+from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.techniques.ptq import PTQ
 from netzip_mlflow.twin import Architecture, InputSpec, Twin
 
@@ -284,7 +285,7 @@ def test_a_budget_that_is_too_small_is_an_error_that_names_it(twin: Twin, contex
 def test_a_wide_that_is_narrower_is_an_error_that_names_it(
     asked: dict[str, float], twin: Twin, context: Context
 ) -> None:
-    with pytest.raises(NetzipError, match=r"ptq\.wide: 4 given.*ptq\.bits, which is 8"):
+    with pytest.raises(NetzipError, match=r"^ptq\.wide: 4 given.* in more than 8; allowed: more"):
         PTQ(bits=8, wide=4, **asked).apply(twin, context)  # type: ignore[arg-type]
 
 
@@ -355,3 +356,18 @@ def test_a_percentile_that_the_calibration_does_not_read_is_refused() -> None:
     (problem,) = PTQ.problems({"percentile": 99.9}, "a[0].ptq")
     assert problem.where == "a[0].ptq.percentile"
     assert PTQ.problems({"percentile": 99.9, "calibration": "percentile"}, "a[0].ptq") == []
+
+
+@pytest.mark.parametrize("form", [{"bits": 3}, {"bits": 2}, {"edges": 2}])
+def test_pruned_weights_are_not_revived_by_a_form_without_zero(
+    form: dict[str, int], twin: Twin, context: Context
+) -> None:
+    pruned = PruneL1(ratio=0.5, scope="layer").apply(twin, context)
+    layer = "conv1" if "edges" in form else "conv2"
+    with pytest.raises(
+        NetzipError, match=rf"^ptq\.bits: layer {layer}: its pruned weights are zero"
+    ):
+        PTQ(**form).apply(pruned, context)  # type: ignore[arg-type]
+    kept = PruneL1(ratio=0.5, keep=layer).apply(twin, context)
+    if layer == "conv2":  # the layers that stay in 8 bits may be pruned
+        assert PTQ(**form).apply(kept, context).manifest["chain"]  # type: ignore[arg-type]

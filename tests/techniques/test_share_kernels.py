@@ -58,6 +58,22 @@ def test_kernels_come_from_so_many_books(
     assert not {"Conv", "FusedConv", "Gather", "Neg", "Concat"} & set(kinds)
 
 
+def test_a_kernel_moves_by_the_mean_gradient_of_its_users(twin: Twin, context: Context) -> None:
+    found = code_books.rules(twin, grids.layers(twin, context), 1, seed=0)
+    (rule,) = [r for r in found.values() if isinstance(r, code_books.Shared)]
+    weight = twin.model.get_parameter("conv2.weight").detach()
+    with torch.no_grad():
+        rule.scale.fill_(float(rule.scale.square().mean().sqrt()))
+    index, sign = rule.book.nearest((weight / rule.scale.view(-1, 1, 1, 1)).reshape(-1, 9))
+    pull = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    (rule(weight) * pull).sum().backward()
+    total = torch.zeros_like(rule.book.kernels).index_add_(0, index, pull.reshape(-1, 9) * sign)
+    users = len(index) / len(rule.book.kernels)
+    assert rule.book.kernels.grad is not None
+    moved = rule.book.kernels.grad * rule.scale[0].detach()  # in units of weights
+    torch.testing.assert_close(moved, total / users, rtol=1e-4, atol=1e-6)
+
+
 def test_training_in_bfloat16_chooses_the_kernels_that_evaluation_does() -> None:
     book = code_books.Book(torch.randn(BOOK, 9, generator=torch.Generator().manual_seed(0)) * 30)
     wanted = torch.randn(20_000, 9, generator=torch.Generator().manual_seed(1)) * 30

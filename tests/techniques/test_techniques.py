@@ -138,8 +138,11 @@ def test_the_order_rule_in_one_line(order: list[str]) -> None:
     problems = techniques.check({"candidates": {"c": [{n: {}} for n in order]}})
     traits = [techniques.find(n).traits for n in order]
     wrong = "deploy" in [t.kind for t in traits[:-1]]
+    together = {("binarise", "qat"), ("qat", "binarise"), ("binarise", "binarise")}
     for position, earlier in enumerate(traits):
-        for later in traits[position + 1 :]:
+        for name, later in zip(order[position + 1 :], traits[position + 1 :], strict=True):
+            if earlier.stage == later.stage == "grid":
+                wrong |= (order[position], name) not in together
             wrong |= earlier.stage == "sparsity" and later.stage == "structure"
             moves = later.kind == "float" and later.stage != "grid"
             drops = later.kind == "deploy" and not later.reads_grids
@@ -153,13 +156,58 @@ def test_the_order_rule_in_one_line(order: list[str]) -> None:
         ("qat finetune", 1, "finetune would move the weights off .* allowed: finetune before qat"),
         ("binarise prune_l1 ptq", 1, "prune_l1 would move the weights off"),
         ("qat half", 1, "half would not store the values .* allowed: ptq, or no deploy technique"),
-        ("share_kernels qat dynamic_int8", 2, "dynamic_int8 would not store the values"),
+        ("binarise qat dynamic_int8", 2, "dynamic_int8 would not store the values"),
+        ("share_kernels qat", 1, "qat would put layers on other values than share_kernels has"),
+        ("qat qat", 1, "qat would put .* allowed: before qat: binarise"),
+        ("binarise share_kernels", 1, "before share_kernels: no technique of that kind"),
     ],
 )
 def test_nothing_undoes_a_grid(order: str, place: int, message: str) -> None:
     problems = techniques.check({"candidates": {"c": [{n: {}} for n in order.split()]}})
     assert problems[0].where == f"candidates.c[{place}]"
     assert re.search(message, str(problems[0]))
+
+
+@pytest.mark.parametrize(
+    ("entries", "where"),
+    [
+        ([{"qat": {"bits": 8}}, {"ptq": {"bits": 2, "edges": 2}}], ["bits", "edges"]),
+        ([{"share_kernels": {}}, {"ptq": {"max_drop": 1.0, "bits": 4}}], ["bits", "max_drop"]),
+        ([{"qat": {}}, {"ptq": {"calibration": "entropy"}}], []),
+        ([{"binarise": {"layers": "conv2"}}, {"ptq": {"bits": 4}}], []),
+    ],
+)
+def test_ptq_cannot_choose_what_a_grid_has_decided(
+    entries: list[dict[str, dict[str, Any]]], where: list[str]
+) -> None:
+    problems = techniques.check({"candidates": {"c": entries}})
+    assert [p.where for p in problems] == [f"candidates.c[1].ptq.{key}" for key in where]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "wrong"),
+    [
+        ("prune_l1", {"epochs": 5, "teacher": "baseline"}, {"epochs", "teacher"}),
+        ("prune_l1", {"steps": 2, "epochs": 5, "teacher": "baseline"}, set()),
+        ("prune_channels", {"lr": 0.1}, {"lr"}),
+        ("prune_channels", {"lr": 0.1, "epochs": 1}, set()),
+        ("finetune", {"temperature": 9.0, "alpha": 0.2}, {"temperature", "alpha"}),
+        ("finetune", {"temperature": 9.0, "teacher": "baseline"}, set()),
+        ("finetune", {"views": 4}, {"views"}),
+        ("distil", {"views": 4}, {"views"}),
+        ("distil", {"views": 4, "flip": True}, set()),
+        ("qat", {"budget": 6.0}, {"wide"}),
+        ("qat", {"budget": 6.0, "wide": 8}, set()),
+        ("ptq", {"max_drop": 1.0}, {"wide"}),
+        ("ptq", {"max_drop": 1.0, "edges": 4}, set()),
+        ("ptq", {"budget": 4.0, "bits": 4, "wide": 4}, {"wide"}),
+    ],
+)
+def test_a_parameter_that_would_not_be_read_is_refused(
+    name: str, given: dict[str, Any], wrong: set[str]
+) -> None:
+    problems = techniques.check({"candidates": {"c": [{name: given}]}})
+    assert {p.where for p in problems} == {f"candidates.c[0].{name}.{key}" for key in wrong}
 
 
 @pytest.mark.parametrize(
