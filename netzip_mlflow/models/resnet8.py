@@ -12,8 +12,6 @@ from torch import nn
 
 __all__ = ["ResNet8", "resnet8"]
 
-WIDTHS = (16, 32, 64)
-
 
 class Block(nn.Module):
     """Two 3x3 convolutions; a 1x1 convolution as the shortcut where the shape changes."""
@@ -39,16 +37,16 @@ class Block(nn.Module):
 class ResNet8(nn.Module):
     """A first convolution, one block a stage, global average pooling, one linear layer."""
 
-    def __init__(self, classes: int, channels: int) -> None:
+    def __init__(self, classes: int, channels: int, width: int = 16) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, WIDTHS[0], 3, 1, 1)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1)
+        self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
-        self.layer1 = Block(WIDTHS[0], WIDTHS[0], 1)
-        self.layer2 = Block(WIDTHS[0], WIDTHS[1], 2)
-        self.layer3 = Block(WIDTHS[1], WIDTHS[2], 2)
+        self.layer1 = Block(width, width, 1)
+        self.layer2 = Block(width, 2 * width, 2)
+        self.layer3 = Block(2 * width, 4 * width, 2)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(WIDTHS[2], classes)
+        self.linear = nn.Linear(4 * width, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -64,6 +62,9 @@ def resnet8(
     classes: int,
     channels: int,
     size: tuple[int, int],  # noqa: ARG001 (global pooling: any size fits)
+    *,
+    width: int = 16,
 ) -> ResNet8:
-    """MLPerf Tiny's ResNet-8, in its random initial state."""
-    return ResNet8(classes, channels)
+    """MLPerf Tiny's ResNet-8, in its random initial state; `width`: channels of the first stage,
+    which the next two double."""
+    return ResNet8(classes, channels, width)

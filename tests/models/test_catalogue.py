@@ -86,8 +86,8 @@ def test_a_network_exports_with_a_dynamic_batch(name: str, tmp_path: Path) -> No
 def test_an_unknown_name_and_unknown_arguments_are_refused() -> None:
     with pytest.raises(InputError, match=r"no network is called 'resnet9'.*did you mean"):
         build("resnet9", **SHAPE)
-    with pytest.raises(InputError, match=r"model.arguments: .* unexpected keyword .*'width'"):
-        build("resnet8", **SHAPE, arguments={"width": 2})
+    with pytest.raises(InputError, match=r"model.arguments: .* unexpected keyword .*'depth'"):
+        build("resnet8", **SHAPE, arguments={"depth": 2})
 
 
 MODULE = """

@@ -17,6 +17,17 @@ def test_parameters_and_operations_are_those_of_mlperf_tiny() -> None:
     assert counter.get_total_flops() == 2 * 12_501_632
 
 
+def test_half_the_width_has_a_quarter_of_the_operations_inside() -> None:
+    counts = []
+    for width in (16, 8):
+        model = build("resnet8", classes=10, channels=3, size=(32, 32), arguments={"width": width})
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.zeros(1, 3, 32, 32))
+        edges = 2 * (27 * width * 32 * 32 + 4 * width * 10)  # first and last layer: linear in width
+        counts.append(counter.get_total_flops() - edges)
+    assert counts[0] == 4 * counts[1]
+
+
 def test_other_channels_classes_and_sizes_fit() -> None:
     model = build("resnet8", classes=43, channels=1, size=(30, 17))
     assert model(torch.zeros(3, 1, 30, 17)).shape == (3, 43)
