@@ -389,7 +389,7 @@ def unread(
     given: Mapping[str, Any], keys: Iterable[str], where: str, why: str, allowed: str
 ) -> list[Problem]:
     """A problem for each parameter that is given and that the technique would not read."""
-    told = [key for key in keys if given.get(key) is not None]
+    told = [key for key in keys if given.get(key)]
     return [Problem(f"{where}.{key}", f"{given[key]!r} given, {why}", allowed) for key in told]
 
 

@@ -61,8 +61,8 @@ def test_only_some_candidates(compressed):
 
 
 def test_training_between_prunings_costs(compressed):
-    steps = {"one": 1, "three": 3}
-    chains = {name: ({"prune_l1": {"steps": n, "epochs": 50}},) for name, n in steps.items()}
+    given = {"one": {"steps": 1}, "three": {"steps": 3, "epochs": 50}}
+    chains = {name: ({"prune_l1": parameters},) for name, parameters in given.items()}
     cost = dict(plan(compressed.recipe.model_copy(update={"candidates": chains})).steps)
     assert cost["three: prune_l1(0.3, 3 steps)"] > cost["one: prune_l1(0.3)"]
 
