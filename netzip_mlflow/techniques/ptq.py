@@ -17,7 +17,7 @@ from netzip_mlflow.techniques import (
     parameter_problems,
     unread,
 )
-from netzip_mlflow.techniques.widths import BITS, Widths, idle
+from netzip_mlflow.techniques.widths import BITS, Widths, idle_problems
 
 if TYPE_CHECKING:
     from netzip_mlflow.deployable import Exported
@@ -81,7 +81,7 @@ class PTQ(Widths):
         if calibration != "percentile":
             why = f"which calibration: {calibration} does not read"
             found += unread(given, ["percentile"], where, why, "calibration: percentile beside it")
-        return found + idle(cls, given, where)
+        return found + idle_problems(cls, given, where)
 
     def idle(self) -> Problem | None:
         """A `budget` or `max_drop` by which no layer could get more bits."""

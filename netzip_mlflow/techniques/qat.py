@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from netzip_mlflow.errors import Problem
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
 from netzip_mlflow.techniques.trained import Taught
-from netzip_mlflow.techniques.widths import BITS, WIDTHS, Widths, idle
+from netzip_mlflow.techniques.widths import BITS, WIDTHS, Widths, idle_problems
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin
@@ -52,7 +52,7 @@ class QAT(Widths, Taught):
     @classmethod
     def problems(cls, given: Mapping[str, Any], where: str) -> list[Problem]:
         """What is wrong with a recipe's parameters."""
-        return super().problems(given, where) or idle(cls, given, where)
+        return super().problems(given, where) or idle_problems(cls, given, where)
 
     def label(self) -> str:
         return f"qat({BITS[self.bits]})"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.deployable import Exported
     from netzip_mlflow.techniques.layers import Layer
 
-__all__ = ["BITS", "WIDTHS", "Widths", "idle"]
+__all__ = ["BITS", "WIDTHS", "Widths", "idle_problems"]
 
 BITS: Mapping[Any, str] = {8: "int8", 4: "int4", 3: "int3", 2: "int2", "ternary": "ternary"}
 WIDTHS = tuple(BITS)
@@ -105,7 +105,7 @@ class Widths:
         return sensitivity.damage(source.model, changed, images, context.progress)
 
 
-def idle(technique: type[Widths], given: Mapping[str, Any], where: str) -> list[Problem]:
-    """The same of a recipe's parameters, which are known to be within their bounds."""
+def idle_problems(technique: type[Widths], given: Mapping[str, Any], where: str) -> list[Problem]:
+    """`Widths.idle` of a recipe's parameters, which are known to be within their bounds."""
     problem = technique(**given).idle()
     return [dataclasses.replace(problem, where=f"{where}.{problem.where}")] if problem else []
