@@ -2,10 +2,11 @@
 
     python benchmarks/techniques.py --seed 0 --seed 1 --results results
 
-Runs `recipes/resnet20_cifar10_techniques.yaml` once per seed (about an hour each on two cores; a
-store of its own beside the results, no stage cache, so that every time is that of the whole chain)
-and prints the table in Markdown. Results that lie in the folder already are read, not made again,
-if recipe, code and choice of candidates were the same.
+Runs `recipes/resnet20_cifar10_techniques.yaml` once per seed (one to two hours each on two cores)
+and prints the table in Markdown. The folder of results holds a tracking store and a stage cache of
+their own: after an interruption the same command goes on where it was, and the times are those of
+the work when it was done. Results that lie there already are read, not made again, if recipe, code
+and choice of candidates were the same.
 The first seed fills the table; the others show what of it is chance. Drops are on the test split,
 with 95 % intervals; the latency ratio is that of one measurement of all candidates together.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,12 +35,16 @@ def made(seed: int, folder: Path, only: Sequence[str]) -> dict[str, Metrics]:
     digest = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:12]
     file = folder / f"seed-{seed}-{digest}.json"
     if not file.exists():
-        command = ["compress", str(RECIPE), "--seed", str(seed), "--no-cache", "--json"]
+        command = ["compress", str(RECIPE), "--seed", str(seed), "--json"]
         command += ["--tracking-uri", f"sqlite:///{folder.resolve()}/mlflow.db"]
         command += [part for name in only for part in ("--only", name)]
         start = "from netzip_mlflow.cli import main; main()"
         found = subprocess.run(
-            [sys.executable, "-c", start, *command], stdout=subprocess.PIPE, check=True, text=True
+            [sys.executable, "-c", start, *command],
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+            env=os.environ | {"NETZIP_CACHE": str(folder.resolve() / "cache")},
         )
         file.write_text(found.stdout)
     candidates = json.loads(file.read_text())["candidates"]
@@ -58,7 +64,6 @@ def row(name: str, metrics: Metrics, others: Sequence[Metrics | None]) -> list[s
     ratio = "{:.2f} [{:.2f}, {:.2f}]".format(
         *(metrics[k] for k in (its, f"{its}_low", f"{its}_high"))
     )
-    seconds = metrics.get("compress/seconds")
     return [
         f"`{name}`",
         drop(metrics),
@@ -67,7 +72,7 @@ def row(name: str, metrics: Metrics, others: Sequence[Metrics | None]) -> list[s
         f"{metrics['ratio/S']:.2f}x",
         f"{metrics['speed/int8_layers']:.0f} of {metrics['speed/layers']:.0f}",
         f"{metrics['score/ocs']:.2f}".replace("-", "−"),
-        "" if seconds is None else f"{seconds:.0f}",
+        f"{metrics['compress/seconds']:.0f}",
         *("" if other is None else drop(other) for other in others),
     ]
 

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from netzip_mlflow.deployable import Deployable
     from netzip_mlflow.techniques import Context, Technique
 
-__all__ = ["Applied", "StageCache"]
+__all__ = ["Applied", "StageCache", "timed"]
 
 FOLDER, LIMIT = "NETZIP_CACHE", "NETZIP_CACHE_MAX_BYTES"
-ENTRY, FORMAT = "entry.json", 1
+ENTRY, FORMAT = "entry.json", 2
 KEY = re.compile(r"[0-9a-f]{32}")
 LEFT_OVER = 3600  # seconds after which an unfinished entry belongs to a process that died
 Note = Callable[[str], None]
@@ -39,9 +39,13 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Applied:
-    """What a technique made; `hit`: it was in the cache. `key` is empty where there is none."""
+    """What a technique made and its wall time, that of the making where the cache gave it (`hit`).
+
+    `key` is empty where there is none.
+    """
 
     result: Twin | Deployable
+    seconds: float
     key: str = ""
     hit: bool = False
 
@@ -86,20 +90,22 @@ class StageCache:
         """
         label = technique.label()
         if technique.traits.kind != "float":
-            return Applied(technique.apply(twin, context))
+            return timed(technique, twin, context)
         try:
             found = keys.ingredients(technique, twin, context)
         except NetzipError as reason:
             note(f"{label}: not cached: {reason}")
-            return Applied(technique.apply(twin, context))
+            return timed(technique, twin, context)
         key = keys.digest(found)
         known = self._read(key, note)
         if known is not None:
-            return Applied(known, key, hit=True)
-        made = technique.apply(twin, context)
-        if not isinstance(made, Twin):
-            return Applied(made)
-        return Applied(self._keep(key, made, found, lambda why: note(f"{label}: {why}")), key)
+            return known
+        made = timed(technique, twin, context)
+        if not isinstance(made.result, Twin):
+            return made
+        entry = {"made_from": found, "seconds": made.seconds}
+        kept = self._keep(key, made.result, entry, lambda why: note(f"{label}: {why}"))
+        return Applied(kept, made.seconds, key)
 
     def tidy(self) -> None:
         """Drop the least recently used entries until all fit, and what dead processes left."""
@@ -123,26 +129,26 @@ class StageCache:
                 with contextlib.suppress(OSError):  # another process has just dropped it
                     yield folder.stat().st_mtime_ns, _size(folder), folder
 
-    def _read(self, key: str, note: Note) -> Twin | None:
+    def _read(self, key: str, note: Note) -> Applied | None:
         folder = self.folder / key
         damage: Exception | None = None
         for _ in range(2):  # another process may drop the entry under a reader, and store it anew
             if not folder.is_dir():
                 return None
             try:
-                twin = _load(folder)
+                twin, seconds = _load(folder)
             except (OSError, ValueError, KeyError, TypeError, NetzipError) as error:
                 damage = error
                 continue
             with contextlib.suppress(OSError):
                 os.utime(folder)
-            return twin
+            return Applied(twin, seconds, key, hit=True)
         self._drop(folder)
         note(f"cache: entry {key} was damaged ({damage}); dropped, computed again")
         return None
 
-    def _keep(self, key: str, made: Twin, found: Mapping[str, Any], note: Note) -> Twin:
-        """Store a twin unless that cannot be done; the twin to go on with."""
+    def _keep(self, key: str, made: Twin, about: Mapping[str, Any], note: Note) -> Twin:
+        """Store a twin and what is known `about` it where that can be done; what to go on with."""
         partial = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +159,7 @@ class StageCache:
                 note("not cached: what it changed is not part of a saved twin")
                 return made
             files = {name: _digest(partial / name) for name in (WEIGHTS, DESCRIPTION)}
-            entry = {"format": FORMAT, "files": files, "made_from": found}
+            entry = {"format": FORMAT, "files": files, **about}
             (partial / ENTRY).write_text(json.dumps(entry, indent=2) + "\n")
             if _size(partial) > self.limit:
                 note(f"not cached: {_size(partial):,} bytes, the cache holds {self.limit:,}")
@@ -178,13 +184,20 @@ class StageCache:
             shutil.rmtree(away, ignore_errors=True)
 
 
-def _load(folder: Path) -> Twin:
-    """The twin of an entry whose files are those that were stored."""
-    stored = json.loads((folder / ENTRY).read_text())["files"]
+def timed(technique: Technique, twin: Twin, context: Context) -> Applied:
+    """A technique applied, without a cache."""
+    start = time.monotonic()
+    result = technique.apply(twin, context)
+    return Applied(result, time.monotonic() - start)
+
+
+def _load(folder: Path) -> tuple[Twin, float]:
+    """The twin of an entry whose files are those that were stored, and the seconds that it took."""
+    entry = json.loads((folder / ENTRY).read_text())
     for name in (WEIGHTS, DESCRIPTION):
-        if _digest(folder / name) != stored[name]:
+        if _digest(folder / name) != entry["files"][name]:
             raise ValueError(f"{name} is not what was stored")
-    return Twin.load(folder)
+    return Twin.load(folder), float(entry["seconds"])
 
 
 def _digest(file: Path) -> str:

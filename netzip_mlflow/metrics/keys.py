@@ -57,7 +57,7 @@ KEYS = {
     "fidelity/confidence_change_disagreeing": "the same over samples with another answer",
     "fidelity/worst_class_drop_points": "largest fall of one class's recall, points",
     "fidelity/export_max_abs_diff": "largest |onnx - torch| of the float export on random images",
-    "compress/seconds": "wall time of the chain's techniques; absent where the cache gave some",
+    "compress/seconds": "wall time of the chain's techniques; from the cache: that of their making",
     "training/loss": "mean training loss of an epoch, by epoch",
     "training/validation": "accuracy of the float network on validation, by epoch: it chooses one",
     "validation/...": "accuracy, fidelity, ratio/P, ratio/al, score on validation: they select",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import json
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from netzip_mlflow.cache import timed
 from netzip_mlflow.deployable import MANIFEST, Deployable, deploy
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import thop
@@ -61,7 +61,7 @@ class Candidate:
     file: Path | None = None
     measured: Measurement | None = None
     error: str = ""
-    seconds: float | None = None  # of the chain's techniques
+    seconds: float | None = None  # that the chain's techniques take, in the cache or not
     lines: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
@@ -100,36 +100,28 @@ def walk(
         NetzipError: as the techniques do.
     """
     cached: list[str] = []
-    with context.task.sealed(), _timed(made, cached):
+    made.seconds = 0.0
+    with context.task.sealed():
         twin = origin
         for technique in chain:
             made.note(f"{technique.label()}: {technique}")
             if cache is None:
-                result = technique.apply(twin, context)
+                applied = timed(technique, twin, context)
             else:
                 applied = cache.apply(technique, twin, context, made.note)
-                result = applied.result
-                if applied.hit:
-                    cached.append(technique.label())
-                    line = f"{technique.label()}: from the cache, key {applied.key[:12]}"
-                    made.note(line)
-                    say(f"{made.name}: {line}")
-                    made.run.log(tags={"netzip.cached": "+".join(cached)})
-            if not isinstance(result, Twin):
+            made.seconds += applied.seconds
+            if applied.hit:
+                cached.append(technique.label())
+                line = f"{technique.label()}: from the cache, key {applied.key[:12]}"
+                made.note(line)
+                say(f"{made.name}: {line}")
+                made.run.log(tags={"netzip.cached": "+".join(cached)})
+            if not isinstance(applied.result, Twin):
                 made.twin = twin
-                return result
-            twin = result
+                return applied.result
+            twin = applied.result
         made.twin = twin
         return deploy(twin, context)
-
-
-@contextlib.contextmanager
-def _timed(made: Candidate, cached: Sequence[str]) -> Iterator[None]:
-    """How long the chain takes; left open where a part of it comes from the cache."""
-    start = time.monotonic()
-    yield
-    if not cached:
-        made.seconds = time.monotonic() - start
 
 
 def store(made: Candidate, deployable: Deployable, task: Task) -> None:

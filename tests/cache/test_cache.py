@@ -46,6 +46,7 @@ def test_a_hit_is_bit_equal_to_the_work(
     first, second = (cache.apply(technique, twin, context) for _ in range(2))
     assert (first.hit, second.hit) == (False, True)
     assert first.key == second.key
+    assert first.seconds == second.seconds > 0, "a hit tells how long the work took"
     for applied in (first, second):
         assert isinstance(applied.result, Twin)
         assert _equal(applied.result, plain)
