@@ -7,23 +7,29 @@ Needs neither numpy nor pandas nor torch, so that it runs wherever a table can b
 from __future__ import annotations
 
 from netzip_mlflow.scoring.basis import SIZES, SPEEDS, Basis, Weights
+from netzip_mlflow.scoring.bound import KNOWN_SIZES, KNOWN_SPEEDS, ocs_bound
 from netzip_mlflow.scoring.choice import Choice, best
+from netzip_mlflow.scoring.constraints import Constraints
 from netzip_mlflow.scoring.ratios import Score, other_ratios, score
 from netzip_mlflow.scoring.table import COLUMNS, Row, ScoredRow, read_table, score_table
 from netzip_mlflow.scoring.verdict import Verdict, verdict, violation
 
 __all__ = [
     "COLUMNS",
+    "KNOWN_SIZES",
+    "KNOWN_SPEEDS",
     "SIZES",
     "SPEEDS",
     "Basis",
     "Choice",
+    "Constraints",
     "Row",
     "Score",
     "ScoredRow",
     "Verdict",
     "Weights",
     "best",
+    "ocs_bound",
     "other_ratios",
     "read_table",
     "score",

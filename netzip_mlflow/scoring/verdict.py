@@ -13,7 +13,7 @@ __all__ = ["Verdict", "verdict", "violation"]
 FLOOR_POINTS = 0.1
 SIZE_MARGIN = 0.01
 # drops come from counts of samples: 100 * (a - b) must not miss the limit by a rounding error
-_SLACK = 1e-9
+SLACK = 1e-9
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def violation(drop_points: float, max_drop_points: float) -> float:
     (0.5, 0.0, 2.0)
     """
     excess = drop_points - max_drop_points
-    return excess / max(abs(max_drop_points), FLOOR_POINTS) if excess > _SLACK else 0.0
+    return excess / max(abs(max_drop_points), FLOOR_POINTS) if excess > SLACK else 0.0
 
 
 def verdict(

@@ -1,0 +1,80 @@
+"""What a candidate must keep, and by how much it does not, in one scale (MEASURING.md, 8)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from netzip_mlflow.scoring.ratios import Metrics, prefix
+from netzip_mlflow.scoring.verdict import FLOOR_POINTS, SLACK
+
+__all__ = ["Constraints"]
+
+MIB = 2**20
+FLOOR = 0.01  # of the baseline's value
+TIMED = ("max_latency_ms", "min_speedup")
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Limits on a candidate; None: no limit.
+
+    The drop is that of the primary accuracy, in points; `strict` judges its interval's upper end.
+    `min_speedup` is the interleaved latency ratio, `min_agreement` a fraction of predictions.
+    """
+
+    max_drop_points: float
+    strict: bool = False
+    max_latency_ms: float | None = None
+    max_disk_mib: float | None = None
+    min_speedup: float | None = None
+    min_agreement: float | None = None
+    max_worst_class_drop_points: float | None = None
+
+    @property
+    def timed(self) -> tuple[str, ...]:
+        """The limits that only a timing can judge."""
+        return tuple(name for name in TIMED if getattr(self, name) is not None)
+
+    def names(self) -> tuple[str, ...]:
+        """The limits that are set, in a fixed order."""
+        given = [f.name for f in fields(self) if f.name != "strict"]
+        return tuple(name for name in given if getattr(self, name) is not None)
+
+    def violations(
+        self, baseline: Metrics, candidate: Metrics, split: str = "validation"
+    ) -> dict[str, float]:
+        """(excess over the limit) / max(|limit|, floor) by limit: at most 0 where it is kept.
+
+        The floor is 0.1 points for accuracy, 1 % of the baseline's value for everything else. A
+        figure that is missing is infinitely far from its limit.
+        """
+        found = {}
+        for name in self.names():
+            limit = float(getattr(self, name))
+            value, floor = self._figure(name, baseline, candidate, prefix(split))
+            excess = limit - value if name.startswith("min_") else value - limit
+            if 0 < excess <= SLACK:
+                excess = 0.0
+            found[name] = excess / max(abs(limit), floor) if math.isfinite(value) else math.inf
+        return found
+
+    def _figure(
+        self, name: str, baseline: Metrics, candidate: Metrics, before: str
+    ) -> tuple[float, float]:
+        """What a limit is about, and the floor of its scale."""
+        if name == "max_drop_points":
+            end = "_high" if self.strict else ""
+            return candidate.get(f"{before}accuracy/drop_points{end}", math.nan), FLOOR_POINTS
+        if name == "max_worst_class_drop_points":
+            key = f"{before}fidelity/worst_class_drop_points"
+            return candidate.get(key, math.nan), FLOOR_POINTS
+        if name == "min_agreement":
+            return candidate.get(f"{before}fidelity/agreement", math.nan), FLOOR
+        if name == "min_speedup":
+            return candidate.get("ratio/its", math.nan), FLOOR
+        if name == "max_latency_ms":
+            key = "speed/latency_ms"
+            return candidate.get(key, math.nan), FLOOR * baseline.get(key, 0.0)
+        size = "size/disk_bytes"
+        return candidate.get(size, math.nan) / MIB, FLOOR * baseline.get(size, 0.0) / MIB
