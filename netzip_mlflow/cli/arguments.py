@@ -15,6 +15,7 @@ __all__ = [
     "DryRunOption",
     "ExperimentOption",
     "JsonOption",
+    "NoCacheOption",
     "OnlyOption",
     "QuietOption",
     "RecipeArgument",
@@ -56,6 +57,9 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="print the plan and an estimate, do nothing")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="no progress")]
+NoCacheOption = Annotated[
+    bool, typer.Option("--no-cache", help="compute every technique, keep no intermediate result")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="one machine-readable object on stdout")]
 
 
@@ -72,13 +76,13 @@ def read_recipe(
 
     `files`: data and weights must be there; a dry run plans without them, and says so.
     """
-    from netzip_mlflow import data, models, tasks, techniques
+    from netzip_mlflow import data, models, search, tasks, techniques
 
     given = list(parts(overrides, ";"))
     given += [f"seed={seed}"] if seed is not None else []
     given += [f"measure.threads={threads}"] if threads is not None else []
     rooms = [partial(data.check, files=files), partial(models.check, files=files)]
-    checks = [*rooms, tasks.check, techniques.check]
+    checks = [*rooms, tasks.check, techniques.check, search.check]
     return recipes.load(path or option or DEFAULT_RECIPE, given, checks)
 
 

@@ -15,6 +15,7 @@ from netzip_mlflow.cli.arguments import (
     DryRunOption,
     ExperimentOption,
     JsonOption,
+    NoCacheOption,
     OnlyOption,
     QuietOption,
     RecipeArgument,
@@ -59,10 +60,7 @@ def compress(
     seed: SeedOption = None,
     threads: ThreadsOption = None,
     dry_run: DryRunOption = False,
-    no_cache: Annotated[
-        bool,
-        typer.Option("--no-cache", help="compute every technique, keep no intermediate result"),
-    ] = False,
+    no_cache: NoCacheOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
     require_feasible: Annotated[
@@ -120,6 +118,49 @@ def train(
         lambda: {"run_id": made.run.id, "metrics": metrics},
         lambda: f"baseline: run {made.run.id}, test top-1 {accuracy:.2%}",
     )
+
+
+@app.command()
+def search(
+    path: RecipeArgument = None,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    trials: Annotated[str, typer.Option(help="trials of the study (search.trials)")] = "",
+    timeout: Annotated[str, typer.Option(help="as 90s, 30m or 8h (search.timeout)")] = "",
+    max_drop_points: Annotated[
+        str, typer.Option(help="the constraint (score.max_drop_points)")
+    ] = "",
+    study: Annotated[str, typer.Option(help="a study to go on with, or the new one's name")] = "",
+    storage: Annotated[
+        str, typer.Option(help="the study's database (default: sqlite beside the tracking store)")
+    ] = "",
+    experiment: ExperimentOption = None,
+    tracking_uri: UriOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+    no_cache: NoCacheOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Search for the best OCS within the constraint; the winner is measured on test."""
+    store = open_store(tracking_uri)
+    given = {
+        "search.trials": trials,
+        "search.timeout": timeout,
+        "score.max_drop_points": max_drop_points,
+    }
+    told = [f"{key}={value}" for key, value in given.items() if value]
+    loaded = read_recipe(path, recipe, [*(overrides or []), *told], seed, threads)
+    with _options(experiment, store, quiet, cache=not no_cache) as options:
+        from netzip_mlflow.stages.search import Request, search_recipe
+
+        found = search_recipe(loaded, options, Request(study or None, storage or None))
+    from netzip_mlflow.stages import show
+
+    store = options.tracking_uri
+    _emit(as_json, lambda: show.search_object(found), lambda: show.search_text(found, store))
+    if not found.feasible:
+        raise typer.Exit(INFEASIBLE)
 
 
 @app.command()

@@ -118,13 +118,14 @@ def _digest(content: bytes) -> str:
 def deploy(twin: Twin, context: Context) -> Deployable:
     """The twin as it stands, in FP32: what a chain without a deploy technique ships.
 
-    Zeros are packed where that makes the file smaller.
+    Zeros that pruning made are packed where that makes the file smaller.
 
     Raises:
         NetzipError: torch cannot export the network.
     """
     source = context.exports(twin)
-    return Deployable.of(pack_zeros(source.model), twin, source, task=context.task.name)
+    model = pack_zeros(source.model) if twin.masks else source.model
+    return Deployable.of(model, twin, source, task=context.task.name)
 
 
 def file_digest(path: Path) -> str:

@@ -61,6 +61,8 @@ KEYS = {
     "training/loss": "mean training loss of an epoch, by epoch",
     "training/validation": "accuracy of the float network on validation, by epoch: it chooses one",
     "validation/...": "accuracy, fidelity, ratio/P, ratio/al, score on validation: they select",
+    "search/best_ocs": "on a search's parent: the best feasible OCS so far, by trial",
+    "search/ended": "on a search's parent: how many trials have ended, by trial",
     "best/...": "on the parent: the same figure of the best candidate",
 }
 

@@ -42,7 +42,7 @@ def _where(location: Sequence[str | int]) -> str:
 
 
 # pydantic names the member of a union it tried; to a reader that is no part of the path
-_UNION_MEMBER = re.compile(r"^(float|int|constrained-\w+|SplitRule)$")
+_UNION_MEMBER = re.compile(r"^(float|int|constrained-\w+|SplitRule|SearchAuto|SearchChain)$")
 
 
 def _fields_at(location: Sequence[str | int]) -> list[str]:
@@ -53,7 +53,9 @@ def _fields_at(location: Sequence[str | int]) -> list[str]:
         elif isinstance(part, str) and hasattr(model, "model_fields"):
             field = model.model_fields.get(part)
             found = (
-                re.findall(r"\b(\w+Spec|Augment|Weights)\b", str(field.annotation)) if field else []
+                re.findall(r"\b(\w+Spec|Augment|Weights|SearchLimits)\b", str(field.annotation))
+                if field
+                else []
             )
             model = getattr(schema, found[0]) if found else None
     return list(model.model_fields) if hasattr(model, "model_fields") else []

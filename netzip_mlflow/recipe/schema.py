@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -27,12 +29,16 @@ __all__ = [
     "ModelSpec",
     "Recipe",
     "ScoreSpec",
+    "SearchLimits",
+    "SearchSpec",
     "SplitRule",
     "TrainSpec",
     "Weights",
 ]
 
 MOMENTUM = 0.9
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smh])")
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -204,6 +210,77 @@ class ScoreSpec(_Spec):
     strict: bool = False
 
 
+Positive = Annotated[float, Field(gt=0)]
+
+
+def _seconds(given: Any) -> Any:
+    """`"90s"`, `"30m"`, `"8h"` in seconds; what is no text is left for the type to judge."""
+    if not isinstance(given, str):
+        return given
+    found = DURATION.fullmatch(given.strip())
+    if found is None:
+        raise ValueError("seconds, or a text such as 90s, 30m, 8h")
+    return float(found[1]) * UNITS[found[2]]
+
+
+Duration = Annotated[float, Field(gt=0), BeforeValidator(_seconds)]
+
+
+class SearchLimits(_Spec):
+    """Further constraints of a search, beside `score.max_drop_points`; None: no limit.
+
+    Latency is batch 1 at `measure.threads`; disk of the file that ships; `min_speedup` the latency
+    ratio to the baseline; agreement and the worst class's drop against the baseline's predictions.
+    """
+
+    max_latency_ms: Positive | None = None
+    max_disk_mib: Positive | None = None
+    min_speedup: Positive | None = None
+    min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_worst_class_drop_points: Annotated[float, Field(ge=0, le=100)] | None = None
+
+
+def _space_kind(given: Any) -> str:
+    return "SearchChain" if isinstance(given, list | tuple) else "SearchAuto"
+
+
+SearchSpace = Annotated[
+    Annotated[Literal["auto"], Tag("SearchAuto")]
+    | Annotated[tuple[dict[str, Any], ...], Tag("SearchChain")],
+    Discriminator(_space_kind),
+]
+
+
+class SearchSpec(_Spec):
+    """What `search` tries: `space` is a chain with domains, or `auto` (from the techniques).
+
+    `trials` belong to the study, however many processes work on it. `objectives` other than `ocs`
+    alone make a Pareto front of those ratios, for sampler nsga2. `timeout` (of the search) and
+    `trial_timeout` are seconds, or texts such as 90s, 30m, 8h. `keep`: the models of so many best
+    trials are stored, and timed together at the end.
+    """
+
+    space: SearchSpace = "auto"
+    trials: Count = 50
+    sampler: Literal["tpe", "gp", "nsga2", "random"] = "tpe"
+    objectives: tuple[Literal["ocs", "P", "S", "C"], ...] = ("ocs",)
+    limits: SearchLimits = SearchLimits()
+    timeout: Duration | None = None
+    trial_timeout: Duration | None = None
+    keep: Count = 3
+
+    @model_validator(mode="after")
+    def _objectives_of_a_front(self) -> SearchSpec:
+        several = self.objectives != ("ocs",)
+        if several and ("ocs" in self.objectives or len(self.objectives) < 2):
+            raise ValueError("objectives: ocs alone, or two and more of P, S, C")
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError("objectives: each once")
+        if several and self.sampler != "nsga2":
+            raise ValueError("a front of several objectives wants sampler: nsga2")
+        return self
+
+
 class Recipe(_Spec):
     """All that a run depends on; see docs/recipes.md for each key."""
 
@@ -216,6 +293,7 @@ class Recipe(_Spec):
     candidates: dict[str, tuple[dict[str, dict[str, Any]], ...]] = {}
     measure: MeasureSpec = MeasureSpec()
     score: ScoreSpec = ScoreSpec()
+    search: SearchSpec | None = None
 
     @model_validator(mode="after")
     def _weights_from_somewhere(self) -> Recipe:

@@ -61,6 +61,8 @@ class Candidate:
     file: Path | None = None
     measured: Measurement | None = None
     error: str = ""
+    technique: Technique | None = None  # that is being applied
+    last_training: bool = False  # whether no later one trains
     seconds: float | None = None  # that the chain's techniques take, in the cache or not
     lines: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -75,9 +77,15 @@ class Candidate:
         self.lines.append(f"{time.monotonic() - self.started:8.2f} s  {line}")
 
 
-def start(work: Job, name: str, chain: str, tags: Mapping[str, str] | None = None) -> Candidate:
-    """A child run for a candidate, or for the baseline when it is so named."""
-    kind = "baseline" if name == "baseline" else "candidate"
+def start(
+    work: Job,
+    name: str,
+    chain: str,
+    tags: Mapping[str, str] | None = None,
+    kind: str = "candidate",
+) -> Candidate:
+    """A child run for a candidate or a trial, or for the baseline when it is so named."""
+    kind = "baseline" if name == "baseline" else kind
     colour = {"mlflow.runColor": views.BASELINE_COLOUR} if kind == "baseline" else {}
     run = work.run.child(kind, name, {"netzip.chain": chain, **colour, **(tags or {})})
     return Candidate(name, chain, run, work.folder / name)
@@ -103,8 +111,10 @@ def walk(
     made.seconds = 0.0
     with context.task.sealed():
         twin = origin
-        for technique in chain:
+        for number, technique in enumerate(chain):
             made.note(f"{technique.label()}: {technique}")
+            made.technique = technique
+            made.last_training = not any(map(_trains, chain[number + 1 :]))
             if cache is None:
                 applied = timed(technique, twin, context)
             else:
@@ -122,6 +132,10 @@ def walk(
             twin = applied.result
         made.twin = twin
         return deploy(twin, context)
+
+
+def _trains(technique: Technique) -> bool:
+    return getattr(technique, "training_epochs", 0) > 0
 
 
 def store(made: Candidate, deployable: Deployable, task: Task) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.stages.candidates import Candidate
     from netzip_mlflow.tasks import Task
 
-__all__ = ["Outcome", "compress"]
+__all__ = ["Outcome", "compress", "context_of", "together"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +52,52 @@ def compress(recipe: Recipe, options: Options, only: tuple[str, ...] = ()) -> Ou
         exports = Exports()
         origin = baseline(work, recipe, task, network, exports)
         candidates.inspect_and_judge(work, origin, None, recipe, task)
-        made = [_candidate(work, name, origin, recipe, task, exports, cache) for name in names]
-        good = [c for c in made if not c.error]
-        if made and not good:
-            raise NetzipError(f"every candidate failed; the first: {made[0].error}")
-        work.say(f"timing {len(good) + 1} models together")
-        found = candidates.time_and_grade(work, [origin, *good], recipe)
-        choice = compare.publish(work, [origin, *made], recipe, found)
-        for each in (origin, *good):
-            candidates.finish(each)
-        return Outcome(work.run.experiment_id, work.run.id, (origin, *made), choice)
+        return together(work, names, origin, recipe, task, exports, cache)
+
+
+def together(
+    work: Job,
+    names: Sequence[str],
+    origin: Candidate,
+    recipe: Recipe,
+    task: Task,
+    exports: Exports,
+    cache: StageCache | None,
+) -> Outcome:
+    """Make the recipe's candidates of those names, time them together, compare, end their runs.
+
+    Args:
+        origin: the baseline, inspected and judged.
+
+    Raises:
+        NetzipError: every candidate failed.
+    """
+    made = [_candidate(work, name, origin, recipe, task, exports, cache) for name in names]
+    good = [c for c in made if not c.error]
+    if made and not good:
+        raise NetzipError(f"every candidate failed; the first: {made[0].error}")
+    work.say(f"timing {len(good) + 1} models together")
+    found = candidates.time_and_grade(work, [origin, *good], recipe)
+    choice = compare.publish(work, [origin, *made], recipe, found)
+    for each in (origin, *good):
+        candidates.finish(each)
+    return Outcome(work.run.experiment_id, work.run.id, (origin, *made), choice)
+
+
+def context_of(
+    work: Job, recipe: Recipe, task: Task, origin: Candidate, exports: Exports
+) -> techniques.Context:
+    """What the techniques of a recipe's chains may use."""
+    train = recipe.train
+    return techniques.Context.of(
+        task,
+        origin.twin,
+        seed=recipe.seed,
+        exports=exports,
+        device=training.choose_device(train.device if train else "auto"),
+        threads=(train.threads if train else None) or training.cores(),
+        progress=work.progress,
+    )
 
 
 def _candidate(
@@ -76,17 +114,7 @@ def _candidate(
     work.say(f"{name}: {label}")
     made = candidates.start(work, name, label, tags={"netzip.baseline": origin.run.id})
     made.run.log(params=dict(candidates.parameters(chain)))
-    train = recipe.train
-    context = techniques.Context.of(
-        task,
-        origin.twin,
-        seed=recipe.seed,
-        exports=exports,
-        device=training.choose_device(train.device if train else "auto"),
-        threads=(train.threads if train else None) or training.cores(),
-        progress=work.progress,
-        log=made.epoch,
-    )
+    context = dataclasses.replace(context_of(work, recipe, task, origin, exports), log=made.epoch)
     assert origin.twin is not None  # noqa: S101 (the baseline has one)
     try:
         deployable = candidates.walk(made, chain, origin.twin, context, cache, work.say)

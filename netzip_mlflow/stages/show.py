@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.stages.compress import Outcome
     from netzip_mlflow.stages.measure import Subject
     from netzip_mlflow.stages.measurement import Measurement
+    from netzip_mlflow.stages.search import Found
 
 __all__ = [
     "compare_object",
@@ -63,6 +64,23 @@ def compress_text(outcome: Outcome, store: str) -> str:
     how = "" if served else f"\nmlflow ui --backend-store-uri {store}"
     view = f"{server}/{link(outcome.experiment_id, OVERVIEW)}"
     return f"{_text(terminal(frame, outcome.choice))}{where}{how}\n{view}"
+
+
+def search_object(found: Found) -> dict[str, Any]:
+    """The object of `search --json`: `compress`'s, and the study."""
+    return compress_object(found.outcome) | {
+        "feasible": found.feasible,
+        "study": found.study,
+        "trials": found.trials,
+        "trial": found.trial,
+    }
+
+
+def search_text(found: Found, store: str) -> str:
+    """The final comparison, and what the study found."""
+    what = "best feasible" if found.feasible else "none feasible; the least violating"
+    line = f"study {found.study}: {found.trials} trials; {what}: trial {found.trial}"
+    return f"{compress_text(found.outcome, store)}\n{line}"
 
 
 def compare_object(run_id: str, groups: Sequence[tuple[pd.DataFrame, Choice]]) -> dict[str, Any]:

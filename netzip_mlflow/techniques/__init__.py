@@ -35,10 +35,12 @@ __all__ = [
     "chain",
     "check",
     "find",
+    "implied",
     "label",
     "names",
     "parameter",
     "parameter_problems",
+    "problems",
     "unread",
 ]
 
@@ -73,7 +75,9 @@ class Traits:
     `ptq` alone reads: `reads_grids`). A grid technique says whether it decides for `every_layer`,
     so that nothing is left for `ptq` to choose, and which earlier ones' grids it `keeps`.
     `needs_calibration` and `needs_training` speak of the defaults: what trains only on demand says
-    in `training_epochs` how long.
+    in `training_epochs` how long. `searched`: whether a search tries the technique without being
+    told to; not where it is a control, needs to be told something of the network, or only serves
+    others.
     """
 
     family: Family
@@ -86,6 +90,7 @@ class Traits:
     reads_grids: bool = False
     every_layer: bool = False
     keeps: tuple[str, ...] = ()
+    searched: bool = True
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,11 @@ def parameter(
 
 @runtime_checkable
 class Technique(Protocol):
-    """Raises from `apply`: NetzipError when the network cannot take the technique."""
+    """Raises from `apply`: NetzipError when the network cannot take the technique.
+
+    One whose outcome's size hangs on the weights that it is given, or on training, says so in a
+    property `sized_by` (`weights`, `training`).
+    """
 
     traits: ClassVar[Traits]
 
@@ -185,7 +194,10 @@ class Technique(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """All that a technique may use. No MLflow, and no test data: the task is sealed meanwhile."""
+    """All that a technique may use. No MLflow, and no test data: the task is sealed meanwhile.
+
+    `untrained`: what is wanted is the size of the outcome, so that training is left out.
+    """
 
     task: Task
     train: Split
@@ -196,6 +208,7 @@ class Context:
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
+    untrained: bool = False
     progress: Callable[[str, float], None] = lambda _what, _done: None
     log: Callable[[str, float, int], None] = lambda _key, _value, _step: None
 
@@ -289,13 +302,19 @@ def chain(
         InputError: any problem that `check` would report.
     """
     entries = list(entries)
-    problems = _chain_problems(entries, where)
-    if problems:
-        raise InputError(problems)
-    made = tuple(find(name)(**given) for entry in entries for name, given in entry.items())
-    if made and made[-1].traits.kind == "float" and any(t.traits.stage == "grid" for t in made):
-        made = (*made, find("ptq")())
-    return made
+    found = problems(entries, where)
+    if found:
+        raise InputError(found)
+    whole = (*entries, *implied(entries))
+    return tuple(find(name)(**given) for entry in whole for name, given in entry.items())
+
+
+def implied(entries: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """What ends a chain though it is not written: a `ptq` where weights are put on a grid and no
+    deploy technique follows."""
+    traits = [find(name).traits for entry in entries for name in entry]
+    grid = bool(traits) and traits[-1].kind == "float" and any(t.stage == "grid" for t in traits)
+    return ({"ptq": {}},) if grid else ()
 
 
 def label(techniques: Iterable[Technique]) -> str:
@@ -308,51 +327,48 @@ def check(raw: Mapping[str, Any]) -> list[Problem]:
     candidates = raw.get("candidates")
     if not isinstance(candidates, Mapping):
         return []
-    problems: list[Problem] = []
+    found: list[Problem] = []
     for name, entries in candidates.items():
         shaped = isinstance(entries, list) and all(
             isinstance(e, Mapping) and all(isinstance(v, Mapping) for v in e.values())
             for e in entries
         )
         if shaped:  # otherwise the schema has said so
-            problems += _chain_problems(entries, f"candidates.{name}")
-    return problems
+            found += problems(entries, f"candidates.{name}")
+    return found
 
 
-def _chain_problems(
-    entries: Sequence[Mapping[str, Mapping[str, Any]]], where: str
-) -> list[Problem]:
-    problems: list[Problem] = []
+def problems(entries: Sequence[Mapping[str, Mapping[str, Any]]], where: str) -> list[Problem]:
+    """What is wrong with a chain: names, parameters, order."""
+    faults: list[Problem] = []
     known: list[tuple[str, str, Traits]] = []
     for index, entry in enumerate(entries):
         place = f"{where}[{index}]"
         if len(entry) != 1:
             given = ", ".join(map(str, entry)) or "nothing"
-            problems.append(
-                Problem(place, f"{given} given", "one technique: {parameters} per entry")
-            )
+            faults.append(Problem(place, f"{given} given", "one technique: {parameters} per entry"))
             continue
         ((name, given),) = entry.items()
         try:
             technique = find(str(name))
         except InputError as error:
-            problems += [dataclasses.replace(p, where=place) for p in error.problems]
+            faults += [dataclasses.replace(p, where=place) for p in error.problems]
             continue
         own = getattr(technique, "problems", None)
         inside = f"{place}.{name}"
-        problems += own(given, inside) if own else parameter_problems(technique, given, inside)
+        faults += own(given, inside) if own else parameter_problems(technique, given, inside)
         known.append((place, str(name), technique.traits))
     for (place, name, traits), (_, later, _) in itertools.pairwise(known):
         if traits.kind == "deploy":
             what = f"{name} is a deploy technique and stands before {later}"
             allowed = "float techniques first, then at most one deploy technique, last"
-            problems.append(Problem(place, what, allowed))
+            faults.append(Problem(place, what, allowed))
     for index, (place, name, traits) in enumerate(known):
         found = (_undone(name, traits, earlier, before) for _, earlier, before in known[:index])
-        problems += [Problem(place, *undone) for undone in found if undone][:1]
+        faults += [Problem(place, *undone) for undone in found if undone][:1]
     if known and len(known) == len(entries):
-        problems += _contradictions(entries[-1], known, f"{where}[{len(entries) - 1}]")
-    return problems
+        faults += _contradictions(entries[-1], known, f"{where}[{len(entries) - 1}]")
+    return faults
 
 
 def _contradictions(

@@ -34,6 +34,7 @@ class Distil(Trained):
         stage="structure",
         summary="a student network of your choice, taught by the chain so far",
         needs_training=True,
+        searched=False,
     )
     student: str = parameter("resnet8", "network by name, or module:function")
     arguments: str | None = parameter(

@@ -26,6 +26,7 @@ class DynamicInt8:
         family="quantisation",
         kind="deploy",
         summary="int8 weights, activations quantised at every call (slow on convolutions)",
+        searched=False,
     )
     per_channel: bool = parameter(
         True, "linear layers: one scale per output (convolutions have one per tensor)"

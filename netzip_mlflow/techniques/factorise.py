@@ -63,6 +63,11 @@ class Factorise:
                 found += unread(given, [key], where, why, f"method: {key} beside it")
         return found
 
+    @property
+    def sized_by(self) -> str | None:
+        """Ranks by energy or VBMF are those of the weights."""
+        return None if self.method == "ratio" else "weights"
+
     def label(self) -> str:
         given = {"ratio": f"{self.ratio:g}", "energy": f"energy {self.energy:g}"}
         return f"factorise({given.get(self.method, self.method)})"

@@ -26,6 +26,7 @@ class Finetune(Taught):
         kind="float",
         summary="more training, masks kept, optionally with the baseline as teacher",
         needs_training=True,
+        searched=False,
     )
 
     def label(self) -> str:

@@ -46,8 +46,9 @@ class Half:
         """Convert the exported twin; raises NetzipError when it cannot be exported."""
         source = context.exports(twin)
         convert = _fp16 if self.dtype == "fp16" else _bf16
+        model = compact(convert(source.model))
         return Deployable.of(
-            pack_zeros(compact(convert(source.model))),
+            pack_zeros(model) if twin.masks else model,
             twin,
             source,
             task=context.task.name,

@@ -22,7 +22,7 @@ def own(name: str, function: Callable[..., Twin | Deployable]) -> type[Technique
 
     @dataclasses.dataclass(frozen=True, init=False)
     class Own:
-        traits: ClassVar[Traits] = Traits("own", kind, summary, size_known=False)
+        traits: ClassVar[Traits] = Traits("own", kind, summary, size_known=False, searched=False)
         function: ClassVar[Callable[..., Any]]
         parameters: dict[str, Any]
 

@@ -76,6 +76,13 @@ class PruneChannels(Taught):
     def training_epochs(self) -> int:
         return self.steps * self.epochs
 
+    @property
+    def sized_by(self) -> str | None:
+        """Ranked together, layers keep what their weights are worth."""
+        if self.scope == "uniform":
+            return None
+        return "training" if self.steps > 1 and self.epochs else "weights"
+
     def label(self) -> str:
         amount = f"{self.ratio:g}" if self.macs is None else f"macs {self.macs:g}"
         return f"prune_channels({amount})"

@@ -27,6 +27,7 @@ class PruneRandom(Unstructured):
         kind="float",
         stage="sparsity",
         summary="zeros in place of random weights, at once or in steps with training",
+        searched=False,
     )
     name: ClassVar[str] = "prune_random"
 

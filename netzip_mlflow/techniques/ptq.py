@@ -89,6 +89,11 @@ class PTQ(Widths):
         told = None if self.max_drop is None else self._narrow(narrow, "max_drop")
         return super().idle() or told
 
+    @property
+    def sized_by(self) -> str | None:
+        """Until the drop is within `max_drop`, layers get wider."""
+        return super().sized_by if self.max_drop is None else "training"
+
     def label(self) -> str:
         return f"ptq({BITS[self.bits]})"
 
@@ -140,8 +145,9 @@ class PTQ(Widths):
         quantised = quantise(
             model, context.calibration, self.calibration, self.percentile, self.reduce_range
         )
+        stored = compact(with_weights(quantised, weights))
         return Deployable.of(
-            pack_zeros(compact(with_weights(quantised, weights))),
+            pack_zeros(stored) if twin.masks else stored,
             twin,
             source,
             task=context.task.name,

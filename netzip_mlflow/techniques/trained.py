@@ -60,6 +60,8 @@ class Trained:
         Raises:
             NetzipError: the loss became non-finite, or the teacher does not fit.
         """
+        if context.untrained:
+            return twin
         from netzip_mlflow import training
         from netzip_mlflow.recipe import Augment, TrainSpec
 

@@ -64,6 +64,11 @@ class Unstructured(Taught):
         """Passes over the training split, all steps together; 0 in one shot."""
         return (self.steps - 1) * self.epochs
 
+    @property
+    def sized_by(self) -> str:
+        """The file packs zeros, and more weights may become zero by training and rounding."""
+        return "training"
+
     def label(self) -> str:
         parts = [f"{self.ratio:g}"]
         parts += ["per layer"] if self.scope == "layer" else []

@@ -37,6 +37,11 @@ class Widths:
     )
     wide: int | str = parameter(8, "bits of the layers that suffer most", choices=WIDTHS[:2])
 
+    @property
+    def sized_by(self) -> str | None:
+        """Within a budget, which layers are wide hangs on the weights."""
+        return None if self.budget is None else "weights"
+
     def _plan(
         self, name: str, source: Exported, found: Mapping[str, Layer], context: Context
     ) -> dict[str, str]:

@@ -1,0 +1,288 @@
+"""A study in Optuna's database: the truth about which trials there are and what became of them.
+
+The study owns the number of trials. Each is planned as a waiting trial with a slot of its own; a
+worker takes the next one that waits. A trial whose process died is told as failed and its slot is
+planned again with the same parameters, so that every slot ends once, whoever is killed when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from netzip_mlflow.errors import InputError, NetzipError, Problem
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+    from sqlalchemy import Engine
+
+__all__ = [
+    "ERROR",
+    "NAME",
+    "Failed",
+    "Planned",
+    "Progress",
+    "create",
+    "open_storage",
+    "plan",
+    "sampler",
+    "work",
+]
+
+SLOT, NAME, ATTEMPT, OWNER, ERROR = (
+    f"netzip.{part}" for part in ("slot", "name", "attempt", "owner", "error")
+)
+ATTEMPTS = 3  # of a slot whose processes die
+HEARTBEAT_S, GRACE_S = 30, 600  # a machine that is suspended for less goes on
+
+
+class Failed(NetzipError):
+    """A trial's own failure: its slot is spent, and the search goes on."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A trial to come: `parameters` fixes what it suggests (empty: the sampler decides)."""
+
+    name: str = ""
+    parameters: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How many slots there are, and how many of them wait, run, and have ended."""
+
+    planned: int
+    waiting: int
+    running: int
+
+    @property
+    def ended(self) -> int:
+        return self.planned - self.waiting - self.running
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Optuna's storage at a database's URL; its tables are made where there are none.
+
+    Raises:
+        InputError: the database cannot be reached, or is of another version.
+    """
+    import optuna
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    try:
+        with _experimental():
+            storage = optuna.storages.RDBStorage(
+                url,
+                engine_kwargs=waiting,
+                heartbeat_interval=HEARTBEAT_S,
+                grace_period=GRACE_S,
+                heartbeat_stale_trial_callback=_again,
+            )
+    except (StorageInternalError, SQLAlchemyError, ValueError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            Problem("storage", f"{url} cannot be used: {reason}", "a database's URL")
+        ) from error
+    if storage.engine.dialect.name == "sqlite":
+        _one_writer_at_a_time(storage.engine)
+    return storage
+
+
+def create(
+    storage: RDBStorage, name: str, directions: Sequence[str], chosen: optuna.samplers.BaseSampler
+) -> optuna.Study:
+    """The study of that name, made where there is none. One process does it before others start.
+
+    Raises:
+        InputError: the study there has other directions.
+    """
+    import optuna
+
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=list(directions),
+        sampler=chosen,
+        load_if_exists=True,
+    )
+    found = [d.name.lower() for d in study.directions]
+    if found != [*directions]:
+        raise InputError(
+            Problem(f"study {name!r}", f"has directions {found}", f"{[*directions]}, or another")
+        )
+    return study
+
+
+def sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler by the recipe's name for it."""
+    from optuna import samplers
+
+    with _experimental():
+        if name == "tpe":
+            return samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+        made = {
+            "gp": samplers.GPSampler,
+            "nsga2": samplers.NSGAIISampler,
+            "random": samplers.RandomSampler,
+        }
+        return made[name](seed=seed)
+
+
+def plan(study: optuna.Study, wanted: int, first: Sequence[Planned] = ()) -> Progress:
+    """Have `wanted` slots in all: `first` are the first ones of a new study.
+
+    Trials that ran in a process of this machine which is dead are told as failed, and slots that
+    were lost that way wait again. For the process that leads the search, before workers start.
+    """
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        if _dead(trial.user_attrs.get(OWNER)):
+            study.tell(trial.number, state=TrialState.FAIL)
+    slots = _slots(study.get_trials(deepcopy=False))
+    for trials in slots.values():
+        if not any(map(_ends_slot, trials)):
+            _again(study, trials[-1])
+    for slot in range(len(slots), wanted):
+        given = first[slot] if slot < len(first) else Planned()
+        attributes = {SLOT: slot} | ({NAME: given.name} if given.name else {})
+        study.enqueue_trial(dict(given.parameters or {}), user_attrs=attributes)
+    return progress(study)
+
+
+def progress(study: optuna.Study) -> Progress:
+    """How far the study has come."""
+    from optuna.trial import TrialState
+
+    slots = _slots(study.get_trials(deepcopy=False))
+    states = [{t.state for t in trials} for trials in slots.values()]
+    return Progress(
+        len(slots),
+        sum(TrialState.WAITING in s for s in states),
+        sum(TrialState.RUNNING in s and TrialState.WAITING not in s for s in states),
+    )
+
+
+def work(
+    study: optuna.Study,
+    objective: Callable[[optuna.Trial], float | Sequence[float]],
+    *,
+    go_on: Callable[[], bool] = lambda: True,
+    after: Callable[[FrozenTrial], None] = lambda _trial: None,
+) -> None:
+    """Take one waiting trial after the other, until none waits or `go_on` says no.
+
+    `objective` raises `Failed` for a trial that cannot be made. `after` is called with each trial
+    that has ended, when the database knows it.
+
+    Raises:
+        KeyboardInterrupt: and everything else that is no `Failed`; the slot waits again.
+    """
+    from optuna.trial import TrialState
+
+    def owned(trial: optuna.Trial) -> float | Sequence[float]:
+        if SLOT not in trial.user_attrs:  # the last one that waited went to another worker
+            raise _Surplus
+        trial.set_user_attr(OWNER, _me())
+        try:
+            return objective(trial)
+        except Failed as error:
+            trial.set_user_attr(ERROR, str(error)[:2000])
+            raise
+
+    def ended(_study: optuna.Study, trial: FrozenTrial) -> None:
+        if SLOT in trial.user_attrs:
+            after(trial)
+
+    while go_on() and study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+        try:
+            study.optimize(owned, n_trials=1, catch=(Failed, _Surplus), callbacks=[ended])
+        except BaseException:
+            plan(study, 0)
+            raise
+
+
+@contextlib.contextmanager
+def _experimental() -> Iterator[None]:
+    """What of Optuna may change between its versions (we pin them) is not warned of."""
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
+def _one_writer_at_a_time(engine: Engine) -> None:
+    """Have sqlite lock when a transaction begins.
+
+    Otherwise two workers may read that a trial waits before one of them writes that it runs, and
+    both take it: sqlite has no SELECT ... FOR UPDATE, which is what Optuna counts on there.
+    """
+    from sqlalchemy import event
+
+    def connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN would come too late
+        connection.execute("PRAGMA journal_mode=WAL")
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+    engine.dispose()  # connections that were made before
+
+
+class _Surplus(Exception):
+    """A trial that was not planned."""
+
+
+def _again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Plan a lost trial's slot once more, with its parameters and nothing else of it."""
+    attempt = trial.user_attrs.get(ATTEMPT, 1) + 1
+    if SLOT not in trial.user_attrs or attempt > ATTEMPTS:
+        return
+    kept = {key: trial.user_attrs[key] for key in (SLOT, NAME) if key in trial.user_attrs}
+    study.enqueue_trial(trial.params, user_attrs={**kept, ATTEMPT: attempt})
+
+
+def _slots(trials: Iterable[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
+    found: dict[int, list[FrozenTrial]] = {}
+    for trial in trials:
+        if SLOT in trial.user_attrs:
+            found.setdefault(trial.user_attrs[SLOT], []).append(trial)
+    return found
+
+
+def _ends_slot(trial: FrozenTrial) -> bool:
+    """Whether nothing more is to be planned for its slot."""
+    from optuna.trial import TrialState
+
+    lost = trial.state == TrialState.FAIL and ERROR not in trial.user_attrs
+    return not lost or trial.user_attrs.get(ATTEMPT, 1) >= ATTEMPTS
+
+
+def _me() -> dict[str, Any]:
+    import psutil
+
+    started = round(psutil.Process().create_time(), 2)
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+
+
+def _dead(owner: Mapping[str, Any] | None) -> bool:
+    """Whether a process of this machine is gone; of another machine only heartbeats can tell."""
+    import psutil
+
+    if owner is None or owner["host"] != socket.gethostname():
+        return False
+    try:
+        return abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) > 1.0
+    except psutil.Error:
+        return True

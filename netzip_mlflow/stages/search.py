@@ -1,0 +1,185 @@
+"""The command `search`: the best OCS within the constraint, with the evidence."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from netzip_mlflow import scoring, search
+from netzip_mlflow.cache import StageCache
+from netzip_mlflow.deployable import Exports
+from netzip_mlflow.errors import InputError, NetzipError
+from netzip_mlflow.recipe import SearchSpec
+from netzip_mlflow.search import study as studies
+from netzip_mlflow.stages import candidates, compress
+from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
+from netzip_mlflow.stages.train import baseline, prepare
+from netzip_mlflow.stages.trial import ENTRIES, FEASIBLE, VIOLATIONS, Trials
+from netzip_mlflow.tasks import open_task
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from netzip_mlflow.recipe import Recipe
+    from netzip_mlflow.search import Space
+
+__all__ = ["Found", "Request", "search_recipe"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line adds to the recipe's search section."""
+
+    study: str | None = None
+    storage: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search leaves behind. `trial` is the best feasible one's number, or that of the one
+    that violates least; `outcome` the final comparison."""
+
+    study: str
+    storage: str
+    trial: int | None
+    feasible: bool
+    trials: int
+    outcome: compress.Outcome
+
+
+def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found:
+    """Search a recipe's space.
+
+    Raises:
+        InputError: bad input, before any run exists.
+        NetzipError: the baseline failed, or every trial did.
+    """
+    spec = recipe.search or SearchSpec()
+    space = _space(spec)
+    url = request.storage or default_storage(options.tracking_uri)
+    storage = studies.open_storage(url)
+    tracker = open_tracker(options)
+    task = open_task(recipe.task, recipe.data, recipe.seed)
+    network = prepare(recipe, task)
+    name = request.study or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    study = studies.create(storage, name, ["maximize"], studies.sampler(spec.sampler, recipe.seed))
+    with job("search", recipe.name, options, tracker) as work:
+        describe_recipe(work.run, recipe, task)
+        work.run.log(tags={"netzip.study": name, "netzip.storage": _without_password(url)})
+        exports = Exports()
+        origin = baseline(work, recipe, task, network, exports)
+        candidates.inspect_and_judge(work, origin, None, recipe, task)
+        trials = Trials(
+            work,
+            recipe,
+            task,
+            origin,
+            compress.context_of(work, recipe, task, origin, exports),
+            space,
+            _limits(recipe, spec),
+            StageCache.open() if options.cache else None,
+            study,
+        )
+        studies.plan(study, spec.trials, _first(work, recipe, space))
+        _walk(work, trials, spec)
+        return _finish(work, trials, spec, name, url, exports)
+
+
+def _space(spec: SearchSpec) -> Space:
+    entries = search.automatic() if spec.space == "auto" else spec.space
+    found = search.read(list(entries))
+    problems = found if isinstance(found, list) else found.problems()
+    if problems or isinstance(found, list):
+        raise InputError(problems)
+    return found
+
+
+def _limits(recipe: Recipe, spec: SearchSpec) -> scoring.Constraints:
+    score = recipe.score
+    further = spec.limits.model_dump()
+    return scoring.Constraints(score.max_drop_points, score.strict, **further)
+
+
+def _first(work: Job, recipe: Recipe, space: Space) -> list[studies.Planned]:
+    """The recipe's own candidates, as far as the space holds them, are tried first."""
+    planned = []
+    for name, entries in recipe.candidates.items():
+        parameters = space.encode(entries)
+        if parameters is None:
+            work.say(f"candidate {name} lies outside the space: compared at the end, not tried")
+        else:
+            planned.append(studies.Planned(name, parameters))
+    return planned
+
+
+def _walk(work: Job, trials: Trials, spec: SearchSpec) -> None:
+    end = None if spec.timeout is None else time.monotonic() + spec.timeout
+
+    def go_on() -> bool:
+        return end is None or time.monotonic() < end
+
+    def after(trial: FrozenTrial) -> None:
+        trials.end(trial)
+        state = studies.progress(trials.study)
+        best = trials.best()
+        known = {} if best is None else {"search/best_ocs": best}
+        work.run.log({"search/ended": float(state.ended), **known}, step=trial.number)
+        so_far = "nothing feasible yet" if best is None else f"best OCS {best:.3f}"
+        work.say(f"{state.ended} of {state.planned} trials, {so_far}")
+
+    studies.work(trials.study, trials, go_on=go_on, after=after)
+
+
+def _finish(
+    work: Job, trials: Trials, spec: SearchSpec, name: str, url: str, exports: Exports
+) -> Found:
+    """The best few measured on test, beside the recipe's own candidates."""
+    recipe, best = trials.recipe, ranked(trials.study)
+    if not best:
+        raise NetzipError("no trial was judged: every one failed, or was stopped early")
+    chosen = {f"trial-{t.number}": json.loads(t.user_attrs[ENTRIES]) for t in best[: spec.keep]}
+    whole = recipe.model_copy(update={"candidates": {**recipe.candidates, **chosen}})
+    outcome = compress.together(
+        work, list(whole.candidates), trials.origin, whole, trials.task, exports, trials.cache
+    )
+    return Found(
+        name,
+        url,
+        best[0].number,
+        bool(best[0].user_attrs[FEASIBLE]),
+        len(trials.study.trials),
+        outcome,
+    )
+
+
+def ranked(study: optuna.Study) -> list[FrozenTrial]:
+    """Judged trials, the best first: feasible ones by OCS, then the others by their violation; of
+    equal chains the first."""
+    from optuna.trial import TrialState
+
+    def rank(trial: FrozenTrial) -> tuple[bool, float]:
+        if trial.user_attrs[FEASIBLE]:
+            return False, -(trial.value or 0.0)
+        excess = json.loads(trial.user_attrs[VIOLATIONS]).values()
+        return True, sum(max(0.0, e) for e in excess)
+
+    done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    judged = {t.user_attrs[ENTRIES]: t for t in reversed(done) if FEASIBLE in t.user_attrs}
+    return sorted(judged.values(), key=lambda t: (*rank(t), t.number))
+
+
+def default_storage(tracking_uri: str) -> str:
+    """The study's database: beside a tracking store of sqlite, else in the current folder."""
+    kind, _, path = tracking_uri.partition(":///")
+    place = Path(path).parent if kind == "sqlite" and path else Path()
+    return f"sqlite:///{place / 'netzip-search.db'}"
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return url.replace(f":{parts.password}@", ":***@") if parts.password else url

@@ -1,0 +1,160 @@
+"""Studies in a real database; processes that die are played by their attributes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from netzip_mlflow.errors import InputError
+from netzip_mlflow.search import study as studies
+from netzip_mlflow.search.study import Failed, Planned
+
+GONE = {"host": studies.socket.gethostname(), "pid": 2**22 - 1, "started": 1.0}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    storage = studies.open_storage(f"sqlite:///{tmp_path / 's.db'}")
+    return studies.create(storage, "s", ["maximize"], studies.sampler("random", 0))
+
+
+def objective(trial: optuna.Trial) -> float:
+    return trial.suggest_float("x", 0, 1)
+
+
+def ask(study: optuna.Study) -> optuna.Trial:
+    """The next trial, outside of `work`."""
+    with pytest.warns(UserWarning, match="Heartbeat"):
+        return study.ask()
+
+
+def slots(study: optuna.Study, *states: TrialState) -> list[int]:
+    return sorted(t.user_attrs[studies.SLOT] for t in study.get_trials(states=states or None))
+
+
+def test_a_study_ends_with_as_many_trials_as_were_planned(study):
+    studies.plan(study, 5)
+    ended = []
+    studies.work(study, objective, after=lambda t: ended.append(t.number))
+    assert slots(study, TrialState.COMPLETE) == [0, 1, 2, 3, 4]
+    assert ended == [0, 1, 2, 3, 4]
+    studies.plan(study, 5)
+    studies.work(study, objective)
+    assert len(study.trials) == 5, "nothing is left to do"
+    studies.plan(study, 7)
+    studies.work(study, objective)
+    assert slots(study, TrialState.COMPLETE) == [*range(7)]
+
+
+def test_the_first_ones_suggest_what_was_planned(study):
+    studies.plan(study, 3, [Planned("mine", {"x": 0.25})])
+    studies.work(study, objective)
+    first = study.trials[0]
+    assert (first.params, first.user_attrs[studies.NAME]) == ({"x": 0.25}, "mine")
+    assert study.trials[1].params != first.params
+
+
+def test_a_failure_spends_its_slot_and_says_why(study):
+    def some_fail(trial: optuna.Trial) -> float:
+        if trial.number == 1:
+            raise Failed("a layer would be empty")
+        return objective(trial)
+
+    studies.plan(study, 3)
+    studies.work(study, some_fail)
+    studies.plan(study, 3)
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert study.trials[1].user_attrs[studies.ERROR] == "a layer would be empty"
+
+
+def test_an_interrupted_trial_waits_again_with_its_parameters(study):
+    def interrupted(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        trial.set_user_attr("netzip.feasible", True)
+        trial.set_constraint("c", 1.0)
+        if trial.number == 1:
+            raise KeyboardInterrupt
+        return value
+
+    studies.plan(study, 3)
+    with pytest.raises(KeyboardInterrupt):
+        studies.work(study, interrupted)
+    assert studies.progress(study) == studies.Progress(planned=3, waiting=2, running=0)
+    lost = study.trials[1].params
+    studies.work(study, objective)
+    again = study.trials[3]
+    assert (again.params, again.user_attrs[studies.SLOT]) == (lost, 1)
+    assert "netzip.feasible" not in again.user_attrs
+    assert again.constraints == {}
+    assert slots(study, TrialState.COMPLETE) == [0, 1, 2]
+
+
+def test_the_trial_of_a_dead_process_is_planned_again_but_not_for_ever(study):
+    studies.plan(study, 1)
+    while study.get_trials(states=[TrialState.WAITING]):
+        trial = ask(study)
+        trial.set_user_attr(studies.OWNER, GONE)
+        objective(trial)
+        studies.plan(study, 1)
+    assert [t.state for t in study.trials] == [TrialState.FAIL] * studies.ATTEMPTS
+    assert len({t.params["x"] for t in study.trials}) == 1
+
+
+def test_the_trial_of_a_living_process_is_left_alone(study):
+    studies.plan(study, 2)
+    trial = ask(study)
+    trial.set_user_attr(studies.OWNER, studies._me())
+    assert studies.plan(study, 2) == studies.Progress(planned=2, waiting=1, running=1)
+
+
+def test_work_stops_when_it_is_told_to(study):
+    studies.plan(study, 5)
+    seen = []
+    studies.work(study, objective, go_on=lambda: len(seen) < 2, after=seen.append)
+    assert studies.progress(study) == studies.Progress(planned=5, waiting=3, running=0)
+
+
+WORKER = """
+import sys
+from netzip_mlflow.search import study as studies
+storage = studies.open_storage(sys.argv[1])
+study = studies.create(storage, "s", ["maximize"], studies.sampler("random", int(sys.argv[2])))
+studies.work(study, lambda trial: trial.suggest_float("x", 0, 1))
+"""
+
+
+def test_several_processes_share_the_trials_and_none_is_made_twice(study, tmp_path):
+    studies.plan(study, 24)
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    command = [sys.executable, "-c", WORKER, url]
+    workers = [subprocess.Popen([*command, str(seed)]) for seed in range(3)]
+    assert [w.wait(120) for w in workers] == [0, 0, 0]
+    done = [t for t in study.trials if t.state == TrialState.COMPLETE]
+    assert Counter(t.user_attrs[studies.SLOT] for t in done) == Counter(range(24))
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "nsga2", "random"])
+def test_every_sampler_of_the_recipe_is_one(name, study):
+    study.sampler = studies.sampler(name, 0)
+    studies.plan(study, 2)
+    studies.work(study, objective)
+    assert slots(study, TrialState.COMPLETE) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:////no/such/folder/s.db", "postgresql+nodriver://h/d", "not a url"]
+)
+def test_a_database_that_cannot_be_used_is_one_clear_message(url):
+    with pytest.raises(InputError, match=r"storage: .* cannot be used"):
+        studies.open_storage(url)
+
+
+def test_another_direction_is_refused(study):
+    with pytest.raises(InputError, match="has directions"):
+        studies.create(study._storage, "s", ["maximize", "minimize"], studies.sampler("random", 0))

@@ -1,0 +1,151 @@
+"""A small search on real digits, as Optuna's database and MLflow show it afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from netzip_mlflow import data, models, recipe, search, tasks, techniques
+from netzip_mlflow.errors import InputError, NetzipError
+from netzip_mlflow.stages import trial as trials
+from netzip_mlflow.stages.search import Found, Request, ranked, search_recipe
+
+RECIPE = """
+name: small-search
+data: {name: digits, validation: 0.2, test: 0.2, calibration: 64}
+model: {name: lenet5}
+train: {epochs: 2, optimizer: adamw, lr: 0.004, batch: 64, precision: float32, threads: 1}
+candidates:
+  int8: [ptq]
+  outside: [{prune_random: {ratio: 0.1}}]
+measure: {threads: 1, latency: {target: 0.5, max_seconds: 1, min_rounds: 5}, throughput: [8]}
+score: {max_drop_points: 3.0}
+search:
+  trials: 8
+  sampler: random
+  keep: 2
+  space:
+    - {optional: true, prune_channels: {ratio: [0.25, 0.5]}}
+    - optional: true
+      one_of:
+        - qat: {bits: [4, ternary], epochs: 1, lr: {low: 0.001, high: 0.1, log: true}}
+        - finetune: {epochs: 1, lr: 0.01, teacher: baseline}
+    - one_of: [{ptq: {bits: [8, 4]}}, {half: {}}]
+"""
+
+
+def read(folder, *overrides: str):
+    file = folder / "recipe.yaml"
+    file.write_text(RECIPE)
+    checks = [data.check, models.check, tasks.check, techniques.check, search.check]
+    return recipe.load(file, overrides, checks)
+
+
+def study_of(found: Found) -> optuna.Study:
+    return optuna.load_study(study_name=found.study, storage=found.storage)
+
+
+def runs_of(client, found: Found) -> dict[str, Any]:
+    below = f"tags.`netzip.parent` = '{found.outcome.run_id}'"
+    runs = client.search_runs([found.outcome.experiment_id], below)
+    return {run.info.run_name: run for run in runs}
+
+
+@pytest.fixture
+def searched(workplace, no_pictures, tmp_path):
+    """`searched(*overrides, study=...)` runs the search in this test's store."""
+
+    def run(*overrides: str, study: str | None = None) -> Found:
+        return search_recipe(read(tmp_path, *overrides), workplace, Request(study))
+
+    return run
+
+
+@pytest.fixture
+def client(workplace):
+    import mlflow
+
+    return mlflow.MlflowClient(workplace.tracking_uri)
+
+
+def test_every_trial_is_a_run_with_the_same_figures(searched, client):
+    found = searched()
+    study, runs = study_of(found), runs_of(client, found)
+    assert len(study.trials) == 8
+    assert client.get_run(found.outcome.run_id).data.tags["netzip.kind"] == "search"
+    first = study.trials[0]
+    assert first.user_attrs["netzip.name"] == "int8", "the recipe's own candidate is tried first"
+    for trial in study.trials:
+        run = client.get_run(trial.user_attrs[trials.RUN])
+        assert run.data.tags["netzip.kind"] == "trial"
+        assert run.data.tags["netzip.trial"] == str(trial.number)
+        assert run.info.status == "FINISHED"
+        feasible = run.data.metrics["validation/score/feasible"]
+        assert feasible == float(all(c <= 0 for c in trial.constraints.values()))
+        if trial.state == TrialState.COMPLETE and trials.REASON not in trial.user_attrs:
+            assert run.data.metrics["validation/score/ocs"] == trial.value
+            assert "accuracy/top1" not in run.data.metrics, "test figures choose nothing"
+    kinds = [run.data.tags["netzip.kind"] for run in runs.values()]
+    assert kinds.count("trial") == 8
+
+    best = ranked(study)[0]
+    assert best.number == study.best_trial.number == found.trial
+    names = [c.name for c in found.outcome.candidates]
+    assert names == [
+        "baseline",
+        "int8",
+        "outside",
+        *(f"trial-{t.number}" for t in ranked(study)[:2]),
+    ]
+    winner = next(c for c in found.outcome.candidates if c.name == f"trial-{best.number}")
+    assert winner.measured.metrics["validation/score/ocs"] == pytest.approx(best.value, abs=1e-9)
+    assert "accuracy/drop_points_high" in winner.measured.metrics
+
+
+def test_what_was_skipped_could_not_have_won(searched, client, workplace, tmp_path):
+    found = searched("search.trials=14")
+    study = study_of(found)
+    skipped = [t for t in study.trials if t.state == TrialState.PRUNED]
+    assert skipped, "half of the space cannot beat ternary weights"
+    for trial in skipped:
+        reason = trial.user_attrs[trials.REASON]
+        bound, best = (float(part.split()[-1]) for part in reason.split(": ")[1].split(", "))
+        assert bound <= best <= study.best_value + 5e-4
+    whole = search_recipe(
+        read(tmp_path, "search.trials=1", "candidates={}", "search.keep=1"),
+        workplace,
+        Request("whole"),
+    )
+    assert study_of(whole).trials[0].state == TrialState.COMPLETE
+
+
+def test_an_impossible_limit_names_the_one_that_violates_least(searched):
+    found = searched(
+        "score.max_drop_points=0", "search.limits.max_disk_mib=0.0001", "search.trials=3"
+    )
+    assert not found.feasible
+    assert found.trial == ranked(study_of(found))[0].number
+    with pytest.raises(ValueError, match="feasible"):
+        _ = study_of(found).best_trial
+
+
+def test_the_same_command_goes_on_with_a_study(searched, client):
+    searched("search.trials=2", study="mine")
+    found = searched("search.trials=4", study="mine")
+    assert [t.user_attrs["netzip.slot"] for t in study_of(found).trials] == [0, 1, 2, 3]
+    again = searched("search.trials=4", study="mine")
+    assert len(study_of(again).trials) == 4
+
+
+def test_a_trial_that_cannot_be_made_fails_and_the_others_go_on(searched, client):
+    space = "search.space=[{factorise: {layers: 'no.such.layer', ratio: [0.3, 0.5]}}]"
+    with pytest.raises(NetzipError, match="no trial was judged"):
+        searched(space, "search.trials=2", "candidates={}")
+
+
+def test_a_space_that_is_wrong_is_said_before_any_run(tmp_path):
+    with pytest.raises(InputError, match=r"search\.space"):
+        read(tmp_path, "search.space=[{ptq: {bits: 8}}]")
