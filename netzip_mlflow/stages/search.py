@@ -142,7 +142,9 @@ def _finish(
     recipe, best = trials.recipe, ranked(trials.study)
     if not best:
         raise NetzipError("no trial was judged: every one failed, or was stopped early")
-    chosen = {f"trial-{t.number}": json.loads(t.user_attrs[ENTRIES]) for t in best[: spec.keep]}
+    chosen = {
+        f"trial-{t.number}": tuple(json.loads(t.user_attrs[ENTRIES])) for t in best[: spec.keep]
+    }
     whole = recipe.model_copy(update={"candidates": {**recipe.candidates, **chosen}})
     outcome = compress.together(
         work, list(whole.candidates), trials.origin, whole, trials.task, exports, trials.cache
