@@ -68,7 +68,7 @@ class TestMLproject:
         assert pairs
         for option, value in pairs:
             assert option in options(words[3])
-            assert value == "{" + option.removeprefix("--") + "}"
+            assert value == "{" + option.removeprefix("--").replace("-", "_") + "}"
 
     @pytest.mark.parametrize("name", ENTRIES)
     def test_every_parameter_is_a_text_and_is_used(self, name):

@@ -254,31 +254,17 @@ SearchSpace = Annotated[
 class SearchSpec(_Spec):
     """What `search` tries: `space` is a chain with domains, or `auto` (from the techniques).
 
-    `trials` belong to the study, however many processes work on it. `objectives` other than `ocs`
-    alone make a Pareto front of those ratios, for sampler nsga2. `timeout` (of the search) and
-    `trial_timeout` are seconds, or texts such as 90s, 30m, 8h. `keep`: the models of so many best
-    trials are stored, and timed together at the end.
+    `trials` belong to the study, however often it is gone on with. After `timeout` (seconds, or a
+    text such as 90s, 30m, 8h) no trial is begun. `keep`: so many of the best are measured on test,
+    beside the recipe's candidates, and their models stored.
     """
 
     space: SearchSpace = "auto"
     trials: Count = 50
     sampler: Literal["tpe", "gp", "nsga2", "random"] = "tpe"
-    objectives: tuple[Literal["ocs", "P", "S", "C"], ...] = ("ocs",)
     limits: SearchLimits = SearchLimits()
     timeout: Duration | None = None
-    trial_timeout: Duration | None = None
     keep: Count = 3
-
-    @model_validator(mode="after")
-    def _objectives_of_a_front(self) -> SearchSpec:
-        several = self.objectives != ("ocs",)
-        if several and ("ocs" in self.objectives or len(self.objectives) < 2):
-            raise ValueError("objectives: ocs alone, or two and more of P, S, C")
-        if len(set(self.objectives)) < len(self.objectives):
-            raise ValueError("objectives: each once")
-        if several and self.sampler != "nsga2":
-            raise ValueError("a front of several objectives wants sampler: nsga2")
-        return self
 
 
 class Recipe(_Spec):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from netzip_mlflow.scoring.ratios import Metrics, prefix
 from netzip_mlflow.scoring.verdict import FLOOR_POINTS, SLACK
 
-__all__ = ["Constraints"]
+__all__ = ["TIMED", "Constraints"]
 
 MIB = 2**20
 FLOOR = 0.01  # of the baseline's value

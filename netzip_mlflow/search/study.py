@@ -99,28 +99,23 @@ def open_storage(url: str) -> RDBStorage:
     return storage
 
 
-def create(
-    storage: RDBStorage, name: str, directions: Sequence[str], chosen: optuna.samplers.BaseSampler
-) -> optuna.Study:
+def create(storage: RDBStorage, name: str, chosen: optuna.samplers.BaseSampler) -> optuna.Study:
     """The study of that name, made where there is none. One process does it before others start.
 
     Raises:
-        InputError: the study there has other directions.
+        InputError: the study there does not maximise one value: it is none of ours.
     """
     import optuna
 
     study = optuna.create_study(
         storage=storage,
         study_name=name,
-        directions=list(directions),
+        direction="maximize",
         sampler=chosen,
         load_if_exists=True,
     )
-    found = [d.name.lower() for d in study.directions]
-    if found != [*directions]:
-        raise InputError(
-            Problem(f"study {name!r}", f"has directions {found}", f"{[*directions]}, or another")
-        )
+    if [d.name for d in study.directions] != ["MAXIMIZE"]:
+        raise InputError(Problem(f"study {name!r}", "was made by something else", "another name"))
     return study
 
 

@@ -67,7 +67,7 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found:
     task = open_task(recipe.task, recipe.data, recipe.seed)
     network = prepare(recipe, task)
     name = request.study or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    study = studies.create(storage, name, ["maximize"], studies.sampler(spec.sampler, recipe.seed))
+    study = studies.create(storage, name, studies.sampler(spec.sampler, recipe.seed))
     with job("search", recipe.name, options, tracker) as work:
         describe_recipe(work.run, recipe, task)
         work.run.log(tags={"netzip.study": name, "netzip.storage": _without_password(url)})

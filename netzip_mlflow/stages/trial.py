@@ -32,7 +32,6 @@ __all__ = ["CHAIN", "ENTRIES", "FEASIBLE", "REASON", "RUN", "VIOLATIONS", "Trial
 
 DROP = "validation/accuracy/drop_points"
 HIGH = f"{DROP}_high"
-TIMED = scoring.constraints.TIMED
 
 CHAIN, ENTRIES, FEASIBLE, REASON, RUN, SAME, SIZES, VIOLATIONS = (
     f"netzip.{part}"
@@ -142,7 +141,9 @@ class Trials:
         made.measured = found = measurement.inspect(made.name, made.file, spec)
         baseline, progress = self.origin.measured, self.work.progress
         measurement.judge(found, baseline, self.task, ("validation",), spec, seed, progress)
-        untimed = {k: v for k, v in self._violations(found.metrics).items() if k not in TIMED}
+        untimed = {
+            k: v for k, v in self._violations(found.metrics).items() if k not in scoring.TIMED
+        }
         timed = self.limits.timed or score.speed == "latency"
         if timed and all(excess <= 0 for excess in untimed.values()):
             measurement.clock([baseline, found], spec, seed, progress)

@@ -27,6 +27,8 @@ ELSEWHERE = {
     "compress/seconds": "logged by the stages, which apply the chain",
     "validation/...": "stands for a prefix",
     "best/...": "stands for a prefix, on the parent",
+    "search/best_ocs": "logged by a search",
+    "search/ended": "logged by a search",
     "training/loss": "logged while training",
     "training/validation": "logged while training",
 }

@@ -21,7 +21,7 @@ GONE = {"host": studies.socket.gethostname(), "pid": 2**22 - 1, "started": 1.0}
 @pytest.fixture
 def study(tmp_path: Path) -> optuna.Study:
     storage = studies.open_storage(f"sqlite:///{tmp_path / 's.db'}")
-    return studies.create(storage, "s", ["maximize"], studies.sampler("random", 0))
+    return studies.create(storage, "s", studies.sampler("random", 0))
 
 
 def objective(trial: optuna.Trial) -> float:
@@ -124,7 +124,7 @@ WORKER = """
 import sys
 from netzip_mlflow.search import study as studies
 storage = studies.open_storage(sys.argv[1])
-study = studies.create(storage, "s", ["maximize"], studies.sampler("random", int(sys.argv[2])))
+study = studies.create(storage, "s", studies.sampler("random", int(sys.argv[2])))
 studies.work(study, lambda trial: trial.suggest_float("x", 0, 1))
 """
 
@@ -155,6 +155,7 @@ def test_a_database_that_cannot_be_used_is_one_clear_message(url):
         studies.open_storage(url)
 
 
-def test_another_direction_is_refused(study):
-    with pytest.raises(InputError, match="has directions"):
-        studies.create(study._storage, "s", ["maximize", "minimize"], studies.sampler("random", 0))
+def test_a_study_of_something_else_is_refused(study):
+    optuna.create_study(storage=study._storage, study_name="other", direction="minimize")
+    with pytest.raises(InputError, match="made by something else"):
+        studies.create(study._storage, "other", studies.sampler("random", 0))
