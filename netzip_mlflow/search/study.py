@@ -29,6 +29,7 @@ __all__ = [
     "Failed",
     "Planned",
     "Progress",
+    "bind",
     "create",
     "open_storage",
     "plan",
@@ -36,8 +37,8 @@ __all__ = [
     "work",
 ]
 
-SLOT, NAME, ATTEMPT, OWNER, ERROR = (
-    f"netzip.{part}" for part in ("slot", "name", "attempt", "owner", "error")
+SLOT, NAME, ATTEMPT, OWNER, ERROR, RECIPE = (
+    f"netzip.{part}" for part in ("slot", "name", "attempt", "owner", "error", "recipe")
 )
 ATTEMPTS = 3  # of a slot whose processes die
 HEARTBEAT_S, GRACE_S = 30, 600  # a machine that is suspended for less goes on
@@ -117,6 +118,19 @@ def create(storage: RDBStorage, name: str, chosen: optuna.samplers.BaseSampler) 
     if [d.name for d in study.directions] != ["MAXIMIZE"]:
         raise InputError(Problem(f"study {name!r}", "was made by something else", "another name"))
     return study
+
+
+def bind(study: optuna.Study, recipe: str) -> None:
+    """Have a study belong to a recipe, by its digest.
+
+    Raises:
+        InputError: it belongs to another one, whose trials do not compare.
+    """
+    known = study.user_attrs.get(RECIPE, recipe)
+    if known != recipe:
+        what = f"was begun with another recipe, or other overrides (digest {known}, now {recipe})"
+        raise InputError(Problem(f"study {study.study_name!r}", what, "the same, or another name"))
+    study.set_user_attr(RECIPE, recipe)
 
 
 def sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:

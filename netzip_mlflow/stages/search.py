@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import pandas as pd
+
 from netzip_mlflow import scoring, search
 from netzip_mlflow.cache import StageCache
 from netzip_mlflow.deployable import Exports
@@ -18,8 +20,9 @@ from netzip_mlflow.search import study as studies
 from netzip_mlflow.stages import candidates, compress
 from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
 from netzip_mlflow.stages.train import baseline, prepare
-from netzip_mlflow.stages.trial import ENTRIES, FEASIBLE, VIOLATIONS, Trials
+from netzip_mlflow.stages.trial import CHAIN, ENTRIES, FEASIBLE, REASON, RUN, VIOLATIONS, Trials
 from netzip_mlflow.tasks import open_task
+from netzip_mlflow.tracking.models import register
 
 if TYPE_CHECKING:
     import optuna
@@ -27,8 +30,11 @@ if TYPE_CHECKING:
 
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.search import Space
+    from netzip_mlflow.stages.candidates import Candidate
 
 __all__ = ["Found", "Request", "search_recipe"]
+
+ALIAS = "best-ocs"
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found:
     network = prepare(recipe, task)
     name = request.study or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     study = studies.create(storage, name, studies.sampler(spec.sampler, recipe.seed))
+    studies.bind(study, _digest(recipe))
     with job("search", recipe.name, options, tracker) as work:
         describe_recipe(work.run, recipe, task)
         work.run.log(tags={"netzip.study": name, "netzip.storage": _without_password(url)})
@@ -88,6 +95,12 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found:
         studies.plan(study, spec.trials, _first(work, recipe, space))
         _walk(work, trials, spec)
         return _finish(work, trials, spec, name, url, exports)
+
+
+def _digest(recipe: Recipe) -> str:
+    """Of all that a study's figures hang on; how long it goes on may change."""
+    spec = (recipe.search or SearchSpec()).model_copy(update={"trials": 1, "timeout": None})
+    return recipe.model_copy(update={"search": spec}).digest()
 
 
 def _space(spec: SearchSpec) -> Space:
@@ -149,6 +162,12 @@ def _finish(
     outcome = compress.together(
         work, list(whole.candidates), trials.origin, whole, trials.task, exports, trials.cache
     )
+    _write_trials(work, trials.study)
+    known_by_the_drop = not trials.limits.names()[1:]  # else only trials were judged by all limits
+    wanted = outcome.choice.best if known_by_the_drop else f"trial-{best[0].number}"
+    winner = next((c for c in outcome.candidates if c.name == wanted and c.measured), None)
+    if winner is not None and best[0].user_attrs[FEASIBLE]:
+        _register(winner, recipe.name)
     return Found(
         name,
         url,
@@ -157,6 +176,54 @@ def _finish(
         len(trials.study.trials),
         outcome,
     )
+
+
+def _register(winner: Candidate, name: str) -> None:
+    """The winner in MLflow's registry, with what a reader of the registry must know of it."""
+    found = winner.measured
+    assert found is not None  # noqa: S101 (it was chosen by its measurement)
+    drop = "accuracy/drop_points"
+    shown = {
+        f"netzip.{name}": f"{found.metrics[key]:.4g}"
+        for name, key in (
+            ("ocs", "score/ocs"),
+            ("drop_points", drop),
+            ("drop_points_low", f"{drop}_low"),
+            ("drop_points_high", f"{drop}_high"),
+        )
+    }
+    basis = {
+        "netzip.basis": found.basis.label() if found.basis else "",
+        "netzip.terms": found.terms,
+    }
+    tags = {**shown, **basis, "netzip.chain": winner.chain}
+    register(winner.run, name, ALIAS, tags)
+
+
+def _write_trials(work: Job, study: optuna.Study) -> None:
+    """Every trial as a row: its state, why it ended early, figures and what was varied."""
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        known = trial.user_attrs
+        if CHAIN not in known:
+            continue
+        rows.append(
+            {
+                "trial": trial.number,
+                "state": trial.state.name,
+                "feasible": known.get(FEASIBLE, ""),
+                "ocs": trial.value if REASON not in known else "",
+                "reason": known.get(REASON, known.get(studies.ERROR, "")),
+                "candidate": known.get(studies.NAME, ""),
+                "chain": known[CHAIN],
+                "run_id": known[RUN],
+                **{f"violation.{k}": v for k, v in trial.constraints.items()},
+                **trial.params,
+            }
+        )
+    place = work.folder / "trials.csv"
+    pd.DataFrame(rows).to_csv(place, index=False)
+    work.run.artifact(place)
 
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "find_baseline",
     "local_file",
     "model_file",
+    "register",
     "twin_folder",
 ]
 
@@ -168,6 +169,22 @@ def local_file(path: str) -> Path:
     if not file.is_file():
         raise InputError(f"{path}: no such ONNX file; allowed: a path, models:/... or runs:/...")
     return file
+
+
+def register(run: Run, name: str, alias: str, tags: Mapping[str, str]) -> None:
+    """A run's logged model as a new version of the registered model `name`, found by `alias`."""
+
+    def call() -> None:
+        from mlflow.exceptions import MlflowException
+
+        with contextlib.suppress(MlflowException):  # it is there
+            run.client.create_registered_model(name)
+        version = run.client.create_model_version(
+            name, f"models:/{run.model_id}", run.id, tags=dict(tags), model_id=run.model_id
+        )
+        run.client.set_registered_model_alias(name, alias, version.version)
+
+    run.deferred(call)
 
 
 def _source_run(place: Path) -> str | None:

@@ -256,6 +256,10 @@ class Run:
 
         self._send(call)
 
+    def deferred(self, call: Callable[[], Any]) -> None:
+        """A call of the client's own, in its turn behind what this run has written."""
+        self._send(call)
+
     def end(self, status: str = "FINISHED", reason: str = "") -> None:
         """End the run and every child still open, once."""
         if self._ended:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
@@ -35,6 +36,9 @@ search:
         - finetune: {epochs: 1, lr: 0.01, teacher: baseline}
     - one_of: [{ptq: {bits: [8, 4]}}, {half: {}}]
 """
+
+
+SHORT = ("candidates={}", "search.keep=1")  # little is left to compare at the end
 
 
 def read(folder, *overrides: str):
@@ -104,9 +108,20 @@ def test_every_trial_is_a_run_with_the_same_figures(searched, client):
     assert winner.measured.metrics["validation/score/ocs"] == pytest.approx(best.value, abs=1e-9)
     assert "accuracy/drop_points_high" in winner.measured.metrics
 
+    chosen = next(c for c in found.outcome.candidates if c.name == found.outcome.choice.best)
+    version = client.get_model_version_by_alias("small-search", "best-ocs")
+    assert version.run_id == chosen.run.id
+    assert version.tags["netzip.chain"] == chosen.chain
+    assert float(version.tags["netzip.ocs"]) == pytest.approx(
+        chosen.measured.metrics["score/ocs"], rel=1e-3
+    )
+    table = pd.read_csv(client.download_artifacts(found.outcome.run_id, "trials.csv"))
+    assert [*table["trial"]] == [t.number for t in study.trials]
+    assert [*table["run_id"]] == [t.user_attrs[trials.RUN] for t in study.trials]
 
-def test_what_was_skipped_could_not_have_won(searched, client, workplace, tmp_path):
-    found = searched("search.trials=14")
+
+def test_what_was_skipped_could_not_have_won(searched):
+    found = searched("search.trials=14", *SHORT)
     study = study_of(found)
     skipped = [t for t in study.trials if t.state == TrialState.PRUNED]
     assert skipped, "half of the space cannot beat ternary weights"
@@ -114,30 +129,31 @@ def test_what_was_skipped_could_not_have_won(searched, client, workplace, tmp_pa
         reason = trial.user_attrs[trials.REASON]
         bound, best = (float(part.split()[-1]) for part in reason.split(": ")[1].split(", "))
         assert bound <= best <= study.best_value + 5e-4
-    whole = search_recipe(
-        read(tmp_path, "search.trials=1", "candidates={}", "search.keep=1"),
-        workplace,
-        Request("whole"),
-    )
-    assert study_of(whole).trials[0].state == TrialState.COMPLETE
 
 
-def test_an_impossible_limit_names_the_one_that_violates_least(searched):
+def test_an_impossible_limit_names_the_one_that_violates_least(searched, client):
     found = searched(
         "score.max_drop_points=0", "search.limits.max_disk_mib=0.0001", "search.trials=3"
     )
     assert not found.feasible
+    assert client.search_registered_models() == [], "what keeps no limit is not registered"
     assert found.trial == ranked(study_of(found))[0].number
     with pytest.raises(ValueError, match="feasible"):
         _ = study_of(found).best_trial
 
 
 def test_the_same_command_goes_on_with_a_study(searched, client):
-    searched("search.trials=2", study="mine")
-    found = searched("search.trials=4", study="mine")
+    searched("search.trials=2", *SHORT, study="mine")
+    found = searched("search.trials=4", *SHORT, study="mine")
     assert [t.user_attrs["netzip.slot"] for t in study_of(found).trials] == [0, 1, 2, 3]
-    again = searched("search.trials=4", study="mine")
+    again = searched("search.trials=4", *SHORT, study="mine")
     assert len(study_of(again).trials) == 4
+
+
+def test_a_study_of_another_recipe_is_refused_before_any_run(searched):
+    searched("search.trials=1", study="mine")
+    with pytest.raises(InputError, match="another recipe"):
+        searched("search.trials=1", "seed=1", study="mine")
 
 
 def test_a_trial_that_cannot_be_made_fails_and_the_others_go_on(searched, client):
