@@ -19,10 +19,10 @@ Entry = dict[str, Any]
 def automatic() -> list[Entry]:
     """Every sensible chain of the techniques that are known here, as a recipe would write it.
 
-    First, perhaps, what changes the structure. Then what training may do: nothing, fine-tuning,
-    zeros and fine-tuning, or weights on the values that the file will store. Last, how the file
-    stores and computes. Parameters vary as each technique proposes; where one trains and can be
-    taught, the baseline teaches.
+    First, perhaps, what changes the structure, then what changes weights. Then what training may
+    do: nothing, fine-tuning, zeros and fine-tuning, or weights on the values that the file will
+    store. Last, how the file stores and computes. Parameters vary as each technique proposes; where
+    one trains and can be taught, the baseline teaches.
     """
     known = {name: _traits(name) for name in techniques.names()}
     known = {name: traits for name, traits in known.items() if traits.searched}
@@ -30,9 +30,14 @@ def automatic() -> list[Entry]:
     zeros = [[_entry(n), _entry(TRAINING)] for n, t in known.items() if t.stage == "sparsity"]
     grids = [_entry(n) for n, t in known.items() if t.stage == "grid"]
     deploys = [_entry(n) for n, t in known.items() if t.kind == "deploy"]
+    changes = [_entry(n) | {OPTIONAL: True} for n, t in known.items() if _changes_weights(t)]
     first = [{ONE_OF: structures, OPTIONAL: True}] if structures else []
     second = {ONE_OF: [_entry(TRAINING), *zeros, *grids], OPTIONAL: True}
-    return [*first, second, {ONE_OF: deploys}]
+    return [*first, *changes, second, {ONE_OF: deploys}]
+
+
+def _changes_weights(traits: Traits) -> bool:
+    return traits.kind == "float" and traits.stage == "weights"
 
 
 def _traits(name: str) -> Traits:

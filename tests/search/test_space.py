@@ -142,6 +142,15 @@ def test_the_automatic_space_holds_every_family_and_only_sound_chains():
     assert not seen & {"prune_random", "dynamic_int8", "distil"}
 
 
+def test_an_installed_technique_takes_part(monkeypatch):
+    monkeypatch.setitem(techniques.TABLE, "clip", "own_techniques:Clip")
+    of = space(*search.automatic())
+    names = [{n for e in entries for n in e} for entries, _ in suggestions(of, 30)]
+    assert any("clip" in each for each in names)
+    assert not all("clip" in each for each in names)
+    assert "clip.limit" in of.domains()
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

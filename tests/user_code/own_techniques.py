@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from netzip_mlflow.deployable import Deployable, deploy
-from netzip_mlflow.techniques import Context, Traits, parameter
+from netzip_mlflow.techniques import Context, Range, Traits, parameter
 from netzip_mlflow.twin import Edit, Twin
 
 __all__ = [
+    "Clip",
     "Factorise",
     "Forgetful",
     "Loose",
@@ -26,6 +27,24 @@ __all__ = [
     "settle",
     "swap",
 ]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Weights within limits."""
+
+    traits: ClassVar[Traits] = Traits(family="own", kind="float", summary="weights within limits")
+    limit: float = parameter(1.0, "largest magnitude", low=0.1, high=10.0, search=Range(0.5, 2.0))
+
+    def label(self) -> str:
+        return f"clip({self.limit:g})"
+
+    def apply(self, twin: Twin, context: Context) -> Twin:
+        made = twin.copy()
+        with torch.no_grad():
+            for weight in made.model.parameters():
+                weight.clamp_(-self.limit, self.limit)
+        return made.replace(chain=(*twin.chain, self.label()))
 
 
 def damp(twin: Twin, context: Context, factor: float, bias: bool = False) -> Twin:
