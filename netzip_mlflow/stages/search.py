@@ -228,7 +228,7 @@ def _write_trials(work: Job, study: optuna.Study) -> None:
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:
     """Judged trials, the best first: feasible ones by OCS, then the others by their violation; of
-    equal chains the first."""
+    equal chains the first. Those that were stopped early only where there are no others."""
     from optuna.trial import TrialState
 
     def rank(trial: FrozenTrial) -> tuple[bool, float]:
@@ -238,7 +238,9 @@ def ranked(study: optuna.Study) -> list[FrozenTrial]:
         return True, sum(max(0.0, e) for e in excess)
 
     done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    judged = {t.user_attrs[ENTRIES]: t for t in reversed(done) if FEASIBLE in t.user_attrs}
+    told = [t for t in done if FEASIBLE in t.user_attrs]
+    whole = [t for t in told if REASON not in t.user_attrs] or told
+    judged = {t.user_attrs[ENTRIES]: t for t in reversed(whole)}
     return sorted(judged.values(), key=lambda t: (*rank(t), t.number))
 
 
