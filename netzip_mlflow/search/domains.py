@@ -37,13 +37,9 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A closed range of numbers; `step` None: every number of it."""
+class Interval(Range):
+    """A closed range of numbers; `step` None: every number of it, `whole`: integers."""
 
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
     whole: bool = False
 
     def suggest(self, trial: Trial, name: str) -> Any:
