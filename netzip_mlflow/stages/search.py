@@ -93,6 +93,7 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found:
             study,
         )
         studies.plan(study, spec.trials, _first(work, recipe, space))
+        _take_over(work, study, origin.run.id)
         _walk(work, trials, spec)
         return _finish(work, trials, spec, name, url, exports)
 
@@ -128,6 +129,18 @@ def _first(work: Job, recipe: Recipe, space: Space) -> list[studies.Planned]:
         else:
             planned.append(studies.Planned(name, parameters))
     return planned
+
+
+def _take_over(work: Job, study: optuna.Study, baseline: str) -> None:
+    """Have the runs of an earlier part of the search stand below this one, as the database has
+    them: a process that was killed may have told the one and not the other."""
+    from optuna.trial import TrialState
+
+    ends = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED"}
+    for trial in study.get_trials(deepcopy=False):
+        if RUN in trial.user_attrs and trial.state.is_finished():
+            tags = {"netzip.baseline": baseline}
+            work.run.adopt(trial.user_attrs[RUN], ends.get(trial.state, ""), tags)
 
 
 def _walk(work: Job, trials: Trials, spec: SearchSpec) -> None:

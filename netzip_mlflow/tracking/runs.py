@@ -187,6 +187,21 @@ class Run:
         self._children.append(run)
         return run
 
+    def adopt(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:
+        """A run that an earlier parent has left behind stands below this one from now on; with a
+        `status` it ends so, unless it has."""
+        from mlflow.entities import RunTag
+
+        given = {**tags, "netzip.parent": self.id, "mlflow.parentRunId": self.id}
+
+        def call() -> None:
+            client = self._tracker.client
+            client.log_batch(run_id, tags=[RunTag(k, v) for k, v in given.items()])
+            if status and client.get_run(run_id).info.status != status:
+                client.set_terminated(run_id, status)
+
+        self._send(call)
+
     def log(
         self,
         metrics: Mapping[str, float] | None = None,
