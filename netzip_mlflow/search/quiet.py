@@ -75,13 +75,12 @@ def _lock(file: int, *, shared: bool, patience: float) -> bool:
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     end = time.monotonic() + patience
     while True:
-        try:
+        with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, kind | fcntl.LOCK_NB)
             return True
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                return False
-            time.sleep(POLL_S)
+        if time.monotonic() >= end:
+            return False
+        time.sleep(POLL_S)
 
 
 def _unlock(file: int) -> None:
