@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.search import Space
     from netzip_mlflow.stages.candidates import Candidate
+    from netzip_mlflow.tasks import Task
 
 __all__ = ["Found", "Request", "search_recipe"]
 
@@ -119,6 +120,22 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
             )
             _lead(work, trials, end, helpers)
         return _finish(work, trials, spec, name, url, exports)
+
+
+def _trials(
+    work: Job,
+    recipe: Recipe,
+    task: Task,
+    origin: Candidate,
+    exports: Exports,
+    space: Space,
+    cache: StageCache | None,
+    study: optuna.Study,
+) -> Trials:
+    context = compress.context_of(work, recipe, task, origin, exports)
+    limits = _limits(recipe, recipe.search or SearchSpec())
+    quiet = Quiet(LOCKS)
+    return Trials(work, recipe, task, origin, context, space, limits, cache, study, quiet)
 
 
 def _digest(recipe: Recipe) -> str:

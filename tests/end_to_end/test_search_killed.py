@@ -78,7 +78,8 @@ def check(folder: Path) -> None:
     )
     (parent,) = (r for r in finished if r.data.tags["netzip.kind"] == "search")
     assert {r.data.tags["mlflow.parentRunId"] for r in trials} == {parent.info.run_id}
-    feasible = [t.value for t in done if t.state == TrialState.COMPLETE and t.user_attrs["netzip.feasible"]]  # fmt: skip
+    complete = [t for t in done if t.state == TrialState.COMPLETE]
+    feasible = [t.value for t in complete if t.user_attrs["netzip.feasible"]]
     assert study.best_value == max(feasible)
 
 
