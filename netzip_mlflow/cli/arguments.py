@@ -24,6 +24,7 @@ __all__ = [
     "SetOption",
     "ThreadsOption",
     "UriOption",
+    "count",
     "numbers",
     "open_store",
     "pair",
@@ -107,6 +108,13 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(Problem(option, f"{text!r}", "numbers separated by commas")) from None
+
+
+def count(option: str, text: str) -> int:
+    """`4` as a number of things, 1 or more."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise InputError(Problem(option, f"{text!r}", "an integer, 1 or more"))
+    return int(text)
 
 
 def open_store(uri: str | None) -> str:

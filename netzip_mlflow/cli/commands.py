@@ -24,6 +24,7 @@ from netzip_mlflow.cli.arguments import (
     SetOption,
     ThreadsOption,
     UriOption,
+    count,
     numbers,
     open_store,
     pair,
@@ -130,6 +131,9 @@ def search(
     max_drop_points: Annotated[
         str, typer.Option(help="the constraint (score.max_drop_points)")
     ] = "",
+    workers: Annotated[
+        str, typer.Option(help="processes on this machine, which share its cores")
+    ] = "1",
     study: Annotated[str, typer.Option(help="a study to go on with, or the new one's name")] = "",
     storage: Annotated[
         str, typer.Option(help="the study's database (default: sqlite beside the tracking store)")
@@ -154,7 +158,11 @@ def search(
     with _options(experiment, store, quiet, cache=not no_cache) as options:
         from netzip_mlflow.stages.search import Request, search_recipe
 
-        found = search_recipe(loaded, options, Request(study or None, storage or None))
+        request = Request(study or None, storage or None, count("--workers", workers or "1"))
+        found = search_recipe(loaded, options, request)
+    if found is None:
+        typer.echo(f"{study}: led by another process, which compares and reports")
+        return
     from netzip_mlflow.stages import show
 
     store = options.tracking_uri

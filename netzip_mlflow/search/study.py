@@ -33,6 +33,8 @@ __all__ = [
     "create",
     "open_storage",
     "plan",
+    "progress",
+    "reclaim",
     "sampler",
     "work",
 ]
@@ -100,7 +102,7 @@ def open_storage(url: str) -> RDBStorage:
     return storage
 
 
-def create(storage: RDBStorage, name: str, chosen: optuna.samplers.BaseSampler) -> optuna.Study:
+def create(storage: RDBStorage, name: str) -> optuna.Study:
     """The study of that name, made where there is none. One process does it before others start.
 
     Raises:
@@ -112,7 +114,6 @@ def create(storage: RDBStorage, name: str, chosen: optuna.samplers.BaseSampler) 
         storage=storage,
         study_name=name,
         direction="maximize",
-        sampler=chosen,
         load_if_exists=True,
     )
     if [d.name for d in study.directions] != ["MAXIMIZE"]:
@@ -157,7 +158,7 @@ def plan(study: optuna.Study, wanted: int, first: Sequence[Planned] = ()) -> Pro
     from optuna.trial import TrialState
 
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-        if _dead(trial.user_attrs.get(OWNER)):
+        if dead(trial.user_attrs.get(OWNER)):
             study.tell(trial.number, state=TrialState.FAIL)
     slots = _slots(study.get_trials(deepcopy=False))
     for trials in slots.values():
@@ -168,6 +169,15 @@ def plan(study: optuna.Study, wanted: int, first: Sequence[Planned] = ()) -> Pro
         attributes = {SLOT: slot} | ({NAME: given.name} if given.name else {})
         study.enqueue_trial(dict(given.parameters or {}), user_attrs=attributes)
     return progress(study)
+
+
+def reclaim(study: optuna.Study) -> Progress:
+    """As `plan`, for all slots that there are; trials of other machines by their heartbeats."""
+    import optuna
+
+    with _experimental():
+        optuna.storages.fail_stale_trials(study)
+    return plan(study, 0)
 
 
 def progress(study: optuna.Study) -> Progress:
@@ -203,7 +213,7 @@ def work(
     def owned(trial: optuna.Trial) -> float | Sequence[float]:
         if SLOT not in trial.user_attrs:  # the last one that waited went to another worker
             raise _Surplus
-        trial.set_user_attr(OWNER, _me())
+        trial.set_user_attr(OWNER, me())
         try:
             return objective(trial)
         except Failed as error:
@@ -278,14 +288,14 @@ def _ends_slot(trial: FrozenTrial) -> bool:
     return not lost or trial.user_attrs.get(ATTEMPT, 1) >= ATTEMPTS
 
 
-def _me() -> dict[str, Any]:
+def me() -> dict[str, Any]:
     import psutil
 
     started = round(psutil.Process().create_time(), 2)
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
 
 
-def _dead(owner: Mapping[str, Any] | None) -> bool:
+def dead(owner: Mapping[str, Any] | None) -> bool:
     """Whether a process of this machine is gone; of another machine only heartbeats can tell."""
     import psutil
 

@@ -82,8 +82,12 @@ def open_tracker(options: Options) -> Tracker:
 
 
 @contextlib.contextmanager
-def job(kind: str, name: str, options: Options, tracker: Tracker) -> Iterator[Job]:
+def job(
+    kind: str, name: str, options: Options, tracker: Tracker, *, join: str | None = None
+) -> Iterator[Job]:
     """A parent run of `kind` and a work folder; both end however the block ends.
+
+    `join`: the id of another process's parent run to work below, which it ends.
 
     When the tracking server goes away for good, the work folder is moved into the current folder
     (or stays where it is), and the error names it.
@@ -109,7 +113,8 @@ def job(kind: str, name: str, options: Options, tracker: Tracker) -> Iterator[Jo
         return place
 
     try:
-        with killed_on_sigterm(), tracker.parent(kind, name, keep=keep) as run:
+        parent = tracker.joined(kind, join, keep=keep) if join else None
+        with killed_on_sigterm(), parent or tracker.parent(kind, name, keep=keep) as run:
             yield Job(options, tracker, run, folder)
     except InputError as error:  # found only now: a run exists, so it is no longer status 2
         raise NetzipError(str(error)) from error

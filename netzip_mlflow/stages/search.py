@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import math
+import os
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +21,12 @@ from netzip_mlflow.deployable import Exports
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.recipe import SearchSpec
 from netzip_mlflow.search import study as studies
+from netzip_mlflow.search.leader import leader, leading
+from netzip_mlflow.search.quiet import Quiet
 from netzip_mlflow.stages import candidates, compress
+from netzip_mlflow.stages.crew import Crew, crew
 from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
-from netzip_mlflow.stages.train import baseline, prepare
+from netzip_mlflow.stages.train import baseline, joined_baseline, prepare
 from netzip_mlflow.stages.trial import CHAIN, ENTRIES, FEASIBLE, REASON, RUN, VIOLATIONS, Trials
 from netzip_mlflow.tasks import open_task
 from netzip_mlflow.tracking.models import register
@@ -31,10 +38,13 @@ if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.search import Space
     from netzip_mlflow.stages.candidates import Candidate
+    from netzip_mlflow.tasks import Task
 
 __all__ = ["Found", "Request", "search_recipe"]
 
 ALIAS = "best-ocs"
+POLL_S = 0.5
+LOCKS = Path(tempfile.gettempdir()) / f"netzip-{getpass.getuser()}"
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,7 @@ class Request:
 
     study: str | None = None
     storage: str | None = None
+    workers: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +69,8 @@ class Found:
     outcome: compress.Outcome
 
 
-def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found:
-    """Search a recipe's space.
+def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found | None:
+    """Search a recipe's space; None where another process leads the study, and this one helped.
 
     Raises:
         InputError: bad input, before any run exists.
@@ -71,30 +82,60 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found:
     storage = studies.open_storage(url)
     tracker = open_tracker(options)
     task = open_task(recipe.task, recipe.data, recipe.seed)
-    network = prepare(recipe, task)
     name = request.study or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    study = studies.create(storage, name, studies.sampler(spec.sampler, recipe.seed))
+    study = studies.create(storage, name)
     studies.bind(study, _digest(recipe))
+    end = time.monotonic() + (math.inf if spec.timeout is None else spec.timeout)
+    cache = StageCache.open() if options.cache else None
+    exports = Exports()
+    led = leader(study)
+    if led is not None:
+        with job("search", recipe.name, options, tracker, join=led.run) as work:
+            origin = joined_baseline(work, recipe, task, led.baseline, exports)
+            context = compress.context_of(work, recipe, task, origin, exports)
+            limits = _limits(recipe, spec)
+            study.sampler = studies.sampler(spec.sampler, (recipe.seed + os.getpid()) % 2**31)
+            trials = Trials(
+                work, recipe, task, origin, context, space, limits, cache, study, Quiet(LOCKS)
+            )
+            _walk(work, trials, end)
+        return None
+    network = prepare(recipe, task)
     with job("search", recipe.name, options, tracker) as work:
         describe_recipe(work.run, recipe, task)
         work.run.log(tags={"netzip.study": name, "netzip.storage": _without_password(url)})
-        exports = Exports()
         origin = baseline(work, recipe, task, network, exports)
         candidates.inspect_and_judge(work, origin, None, recipe, task)
-        trials = Trials(
-            work,
-            recipe,
-            task,
-            origin,
-            compress.context_of(work, recipe, task, origin, exports),
-            space,
-            _limits(recipe, spec),
-            StageCache.open() if options.cache else None,
-            study,
-        )
-        studies.plan(study, spec.trials, _first(work, recipe, space))
-        _walk(work, trials, spec)
+        state = studies.plan(study, spec.trials, _first(work, recipe, space))
+        study.sampler = studies.sampler(spec.sampler, recipe.seed + state.ended)
+        _take_over(work, study, origin.run.id)
+        with (
+            leading(study, work.run.id, origin.run.id),
+            crew(work, recipe, request.workers, name, url, end - time.monotonic()) as helpers,
+        ):
+            context = compress.context_of(work, recipe, task, origin, exports)
+            limits = _limits(recipe, spec)
+            trials = Trials(
+                work, recipe, task, origin, context, space, limits, cache, study, Quiet(LOCKS)
+            )
+            _lead(work, trials, end, helpers)
         return _finish(work, trials, spec, name, url, exports)
+
+
+def _trials(
+    work: Job,
+    recipe: Recipe,
+    task: Task,
+    origin: Candidate,
+    exports: Exports,
+    space: Space,
+    cache: StageCache | None,
+    study: optuna.Study,
+) -> Trials:
+    context = compress.context_of(work, recipe, task, origin, exports)
+    limits = _limits(recipe, recipe.search or SearchSpec())
+    quiet = Quiet(LOCKS)
+    return Trials(work, recipe, task, origin, context, space, limits, cache, study, quiet)
 
 
 def _digest(recipe: Recipe) -> str:
@@ -130,12 +171,34 @@ def _first(work: Job, recipe: Recipe, space: Space) -> list[studies.Planned]:
     return planned
 
 
-def _walk(work: Job, trials: Trials, spec: SearchSpec) -> None:
-    end = None if spec.timeout is None else time.monotonic() + spec.timeout
+def _take_over(work: Job, study: optuna.Study, baseline: str) -> None:
+    """Have the runs of an earlier part of the search stand below this one, as the database has
+    them: a process that was killed may have told the one and not the other."""
+    from optuna.trial import TrialState
 
-    def go_on() -> bool:
-        return end is None or time.monotonic() < end
+    ends = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED"}
+    for trial in study.get_trials(deepcopy=False):
+        if RUN in trial.user_attrs and trial.state.is_finished():
+            tags = {"netzip.baseline": baseline}
+            work.run.adopt(trial.user_attrs[RUN], ends.get(trial.state, ""), tags)
 
+
+def _lead(work: Job, trials: Trials, end: float, helpers: Crew) -> None:
+    """Work until every trial has ended, here and elsewhere, or the time is over. Ctrl-C goes on to
+    the end with what there is."""
+    try:
+        while True:
+            _walk(work, trials, end)
+            state = studies.reclaim(trials.study)
+            over = time.monotonic() >= end or not state.waiting
+            if over and not state.running and not helpers.at_work():
+                return
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        work.say("interrupted: going on to the end with the trials so far")
+
+
+def _walk(work: Job, trials: Trials, end: float) -> None:
     def after(trial: FrozenTrial) -> None:
         trials.end(trial)
         state = studies.progress(trials.study)
@@ -145,7 +208,7 @@ def _walk(work: Job, trials: Trials, spec: SearchSpec) -> None:
         so_far = "nothing feasible yet" if best is None else f"best OCS {best:.3f}"
         work.say(f"{state.ended} of {state.planned} trials, {so_far}")
 
-    studies.work(trials.study, trials, go_on=go_on, after=after)
+    studies.work(trials.study, trials, go_on=lambda: time.monotonic() < end, after=after)
 
 
 def _finish(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from netzip_mlflow import models, training
 from netzip_mlflow.deployable import Exports, deploy, file_digest
 from netzip_mlflow.errors import InputError, NetzipError
-from netzip_mlflow.stages import candidates
+from netzip_mlflow.stages import candidates, measurement
 from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.twin import Architecture, InputSpec, Twin
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.stages.candidates import Candidate
     from netzip_mlflow.tasks import Task
 
-__all__ = ["baseline", "prepare", "train"]
+__all__ = ["baseline", "joined_baseline", "prepare", "train"]
 
 
 def train(recipe: Recipe, options: Options) -> Candidate:
@@ -57,7 +57,7 @@ def baseline(work: Job, recipe: Recipe, task: Task, network: Twin, exports: Expo
     if known:
         work.say(f"baseline: trained before (run {known}), timed again")
         made.run.log(tags={"netzip.reused_from": known})
-        made.twin = _fetch(work, known)
+        made.twin = Twin.load(_download(work, known)[1])
     else:
         with task.sealed():
             made.twin = _trained(work, made, recipe, task, network)
@@ -66,6 +66,27 @@ def baseline(work: Job, recipe: Recipe, task: Task, network: Twin, exports: Expo
     except NetzipError as error:
         raise NetzipError(f"model: {error}") from error
     candidates.store(made, deployable, task)
+    return made
+
+
+def joined_baseline(
+    work: Job, recipe: Recipe, task: Task, run_id: str, exports: Exports
+) -> Candidate:
+    """The baseline that another process has made, judged on validation alone.
+
+    Raises:
+        InputError: its run holds no model, or no twin.
+    """
+    from netzip_mlflow.deployable import MODEL
+
+    run = work.run.other("baseline", run_id)
+    made = candidates.Candidate("baseline", "fp32", run, work.folder / "baseline")
+    model, twin = _download(work, run_id)
+    made.twin, made.file = Twin.load(twin), model / MODEL
+    found = made.measured = measurement.inspect(made.name, made.file, recipe.measure)
+    wanted = ("validation",)
+    measurement.judge(found, None, task, wanted, recipe.measure, recipe.seed, work.progress)
+    exports(made.twin)
     return made
 
 
@@ -136,15 +157,16 @@ def _trained(work: Job, made: Candidate, recipe: Recipe, task: Task, twin: Twin)
     return fitted.twin
 
 
-def _fetch(work: Job, run_id: str) -> Twin:
+def _download(work: Job, run_id: str) -> tuple[Path, Path]:
+    """The folders of a baseline's model and twin."""
     from netzip_mlflow.tracking.models import download
 
     place = work.folder / "earlier"
     place.mkdir()
-    _, twin = download(work.run.client, run_id, place)
+    model, twin = download(work.run.client, run_id, place)
     if twin is None:
-        raise InputError(f"runs:/{run_id}: the earlier baseline has no twin; delete that run")
-    return Twin.load(twin)
+        raise InputError(f"runs:/{run_id}: the baseline has no twin; delete that run")
+    return model, twin
 
 
 def _from_uri(uri: str, task: Task) -> Twin:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.deployable import Deployable
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.search import Space
+    from netzip_mlflow.search.quiet import Quiet
     from netzip_mlflow.stages.candidates import Candidate
     from netzip_mlflow.stages.job import Job
     from netzip_mlflow.tasks import Task
@@ -70,6 +71,7 @@ class Trials:
     limits: scoring.Constraints
     cache: StageCache | None
     study: optuna.Study
+    quiet: Quiet
     made: dict[int, Candidate] = field(default_factory=dict)
 
     def __call__(self, trial: optuna.Trial) -> float:
@@ -79,6 +81,10 @@ class Trials:
             Failed: the chain cannot be made.
             TrialPruned: it cannot become better than the best, by its bound.
         """
+        with self.quiet.working():
+            return self._walked(trial)
+
+    def _walked(self, trial: optuna.Trial) -> float:
         from optuna.exceptions import TrialPruned
 
         entries = self.space.suggest(trial)
@@ -117,7 +123,7 @@ class Trials:
         if sizes.known(chain):
             self._skip_by_bound(trial, made, chain)
         context = dataclasses.replace(
-            self.context, log=self._watching(made), progress=self.work.progress
+            self.context, log=self._watching(made), progress=self._progress
         )
         origin = self.origin.twin
         assert origin is not None  # noqa: S101 (the baseline has one)
@@ -139,14 +145,16 @@ class Trials:
         assert self.origin.measured is not None  # noqa: S101 (judged before)
         spec, seed, score = self.recipe.measure, self.recipe.seed, self.recipe.score
         made.measured = found = measurement.inspect(made.name, made.file, spec)
-        baseline, progress = self.origin.measured, self.work.progress
-        measurement.judge(found, baseline, self.task, ("validation",), spec, seed, progress)
+        baseline = self.origin.measured
+        measurement.judge(found, baseline, self.task, ("validation",), spec, seed, self._progress)
         untimed = {
             k: v for k, v in self._violations(found.metrics).items() if k not in scoring.TIMED
         }
         timed = self.limits.timed or score.speed == "latency"
         if timed and all(excess <= 0 for excess in untimed.values()):
-            measurement.clock([baseline, found], spec, seed, progress)
+            with self.quiet.alone() as quiet:
+                measurement.clock([baseline, found], spec, seed, self.work.progress)
+            found.flags += [] if quiet else ["noisy"]
         if score.speed != "latency" or "ratio/its" in found.metrics:
             measurement.grade(found, baseline, score)
         else:
@@ -154,6 +162,11 @@ class Trials:
         if made.seconds is not None:
             found.metrics["compress/seconds"] = made.seconds
         return found.metrics
+
+    def _progress(self, what: str, done: float) -> None:
+        """Progress is a pause point: another process may want to time."""
+        self.quiet.pause()
+        self.work.progress(what, done)
 
     def _violations(self, metrics: Mapping[str, float]) -> dict[str, float]:
         assert self.origin.measured is not None  # noqa: S101 (judged before)

@@ -106,7 +106,23 @@ class Tracker:
         Raises:
             TrackingLost: the server did not come back; everything else is as the block raised it.
         """
-        run = Run(self, kind, name, resume=self._resumed)
+        with self._lasting(Run(self, kind, name, resume=self._resumed), keep) as run:
+            yield run
+
+    @contextlib.contextmanager
+    def joined(
+        self, kind: str, run_id: str, *, keep: Callable[[str], Path] | None = None
+    ) -> Iterator[Run]:
+        """The parent run of another process, to make children below it: these end with the block.
+
+        Raises:
+            TrackingLost: as `parent`.
+        """
+        with self._lasting(Run(self, kind, "", resume=run_id, attach=True), keep) as run:
+            yield run
+
+    @contextlib.contextmanager
+    def _lasting(self, run: Run, keep: Callable[[str], Path] | None) -> Iterator[Run]:
         try:
             yield run
         except (Killed, KeyboardInterrupt) as stop:
@@ -143,7 +159,11 @@ class Tracker:
 
 
 class Run:
-    """One run; created at once, or when the server is back. Writes go through the outbox."""
+    """One run; created at once, or when the server is back. Writes go through the outbox.
+
+    `resume` is the id of a run that is there; with `attach` it belongs to another process, which
+    ends it.
+    """
 
     def __init__(
         self,
@@ -154,15 +174,19 @@ class Run:
         parent: Run | None = None,
         below: str | None = None,
         resume: str | None = None,
+        attach: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> None:
         self._tracker, self._parent, self._below = tracker, parent, below
+        self._attached = attach
         self._children: list[Run] = []
         self._id: str | None = resume
         self._ended = False
         self.kind, self.name = kind, name
         self.model_id: str | None = None
         given = {"netzip.kind": kind, **owner_tags(), **(tags or {})}
+        if attach:
+            return
         if resume:
             self.log(tags=given)
         else:
@@ -186,6 +210,25 @@ class Run:
         run = Run(self._tracker, kind, name, parent=self, below=below, tags=tags)
         self._children.append(run)
         return run
+
+    def other(self, kind: str, run_id: str) -> Run:
+        """The run of another process, which ends it."""
+        return Run(self._tracker, kind, kind, resume=run_id, attach=True)
+
+    def adopt(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:
+        """A run that an earlier parent has left behind stands below this one from now on; with a
+        `status` it ends so, unless it has."""
+        from mlflow.entities import RunTag
+
+        given = {**tags, "netzip.parent": self.id, "mlflow.parentRunId": self.id}
+
+        def call() -> None:
+            client = self._tracker.client
+            client.log_batch(run_id, tags=[RunTag(k, v) for k, v in given.items()])
+            if status and client.get_run(run_id).info.status != status:
+                client.set_terminated(run_id, status)
+
+        self._send(call)
 
     def log(
         self,
@@ -268,6 +311,8 @@ class Run:
         self._ended = True
         for child in self._children:
             child.end(status, reason)
+        if self._attached:
+            return
         if reason:
             tags = {"netzip.reason": reason[:5000]}
             if self._parent is None:

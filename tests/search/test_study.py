@@ -21,7 +21,9 @@ GONE = {"host": studies.socket.gethostname(), "pid": 2**22 - 1, "started": 1.0}
 @pytest.fixture
 def study(tmp_path: Path) -> optuna.Study:
     storage = studies.open_storage(f"sqlite:///{tmp_path / 's.db'}")
-    return studies.create(storage, "s", studies.sampler("random", 0))
+    made = studies.create(storage, "s")
+    made.sampler = studies.sampler("random", 0)
+    return made
 
 
 def objective(trial: optuna.Trial) -> float:
@@ -109,7 +111,7 @@ def test_the_trial_of_a_dead_process_is_planned_again_but_not_for_ever(study):
 def test_the_trial_of_a_living_process_is_left_alone(study):
     studies.plan(study, 2)
     trial = ask(study)
-    trial.set_user_attr(studies.OWNER, studies._me())
+    trial.set_user_attr(studies.OWNER, studies.me())
     assert studies.plan(study, 2) == studies.Progress(planned=2, waiting=1, running=1)
 
 
@@ -124,7 +126,8 @@ WORKER = """
 import sys
 from netzip_mlflow.search import study as studies
 storage = studies.open_storage(sys.argv[1])
-study = studies.create(storage, "s", studies.sampler("random", int(sys.argv[2])))
+study = studies.create(storage, "s")
+study.sampler = studies.sampler("random", int(sys.argv[2]))
 studies.work(study, lambda trial: trial.suggest_float("x", 0, 1))
 """
 
@@ -158,4 +161,4 @@ def test_a_database_that_cannot_be_used_is_one_clear_message(url):
 def test_a_study_of_something_else_is_refused(study):
     optuna.create_study(storage=study._storage, study_name="other", direction="minimize")
     with pytest.raises(InputError, match="made by something else"):
-        studies.create(study._storage, "other", studies.sampler("random", 0))
+        studies.create(study._storage, "other")

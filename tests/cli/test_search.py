@@ -1,0 +1,64 @@
+"""The command `search`: statuses and messages; what it finds is tested with the stages."""
+
+from __future__ import annotations
+
+import pytest
+
+SPACE = "search.space=[{prune_random: {ratio: [0.1, 0.2]}}, {ptq: {}}]"
+
+
+class TestBadInput:
+    """One clear message, status 2, and no run is left behind."""
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ("search.space=[{ptq: {bitz: [8, 4]}}]", ["ptq.bitz: unknown key", "mean 'bits'?"]),
+            ("search.space=[{ptqq: {bits: [8, 4]}}]", ["'ptqq'", "mean 'ptq'?"]),
+            ("search.space=[]", ["search.space", "no technique is given"]),
+            ("search.space=[{ptq: {}}]", ["search.space", "nothing varies"]),
+            ("search.space=atuo", ["search.space: 'atuo' is not allowed", "'auto'"]),
+            ("search.sampler=tpee", ["search.sampler: 'tpee'", "mean 'tpe'?"]),
+            ("search.timeout=soon", ["search.timeout: 'soon'", "30m"]),
+            ("search.trials=0", ["search.trials: 0 is not allowed"]),
+            ("search.limits={max_disk: 3}", ["limits.max_disk: unknown key", "max_disk_mib"]),
+        ],
+    )
+    def test_of_the_recipe(self, netzip, recipe, place, change, says):
+        ended = netzip("search", recipe, "--set", change)
+        assert (ended.status, ended.out) == (2, "")
+        for part in says:
+            assert part in ended.err
+        assert not (place / "mlflow.db").exists()
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            (["--workers", "none"], "--workers: 'none'; allowed: an integer, 1 or more"),
+            (["--workers", "0"], "--workers: '0'"),
+            (["--storage", "sqlite:////no/such/place/s.db"], "cannot be used"),
+            (["--trials", "many"], "search.trials: 'many' is not allowed"),
+        ],
+    )
+    def test_of_the_command(self, netzip, recipe, place, options, says):
+        ended = netzip("search", recipe, "--set", SPACE, *options)
+        assert ended.status == 2
+        assert says in ended.err
+
+
+@pytest.mark.usefixtures("store", "no_pictures")
+class TestStatus:
+    def test_nothing_feasible_is_status_3_with_the_least_violating(self, netzip, recipe):
+        ended = netzip("search", recipe, "--set", SPACE, "--trials", 2, "--json", "--quiet")
+        assert ended.status == 3
+        found = ended.object
+        assert found["feasible"] is False
+        assert found["trials"] == 2
+        names = [c["name"] for c in found["candidates"]]
+        assert names[0] == "baseline"
+        assert f"trial-{found['trial']}" in names
+
+    def test_with_a_limit_that_can_be_kept_it_is_0(self, netzip, recipe):
+        ended = netzip(*("search", recipe, "--set", SPACE, "--trials", 2, "--max-drop-points", 100))
+        assert ended.status == 0
+        assert "best feasible: trial" in ended.out
