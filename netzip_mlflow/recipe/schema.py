@@ -255,16 +255,27 @@ class SearchSpec(_Spec):
     """What `search` tries: `space` is a chain with domains, or `auto` (from the techniques).
 
     `trials` belong to the study, however often it is gone on with. After `timeout` (seconds, or a
-    text such as 90s, 30m, 8h) no trial is begun. `keep`: so many of the best are measured on test,
-    beside the recipe's candidates, and their models stored.
+    text such as 90s, 30m, 8h) no trial is begun; one that takes longer than `trial_timeout` fails.
+    `keep`: so many of the best are measured on test, beside the recipe's candidates, and their
+    models stored. `objectives`: with `sampler: nsga2`, the ratios whose Pareto front is searched.
     """
 
     space: SearchSpace = "auto"
     trials: Count = 50
     sampler: Literal["tpe", "gp", "nsga2", "random"] = "tpe"
     limits: SearchLimits = SearchLimits()
+    objectives: tuple[Literal["P", "S", "C"], ...] = ()
     timeout: Duration | None = None
+    trial_timeout: Duration | None = None
     keep: Count = 3
+
+    @model_validator(mode="after")
+    def _front(self) -> SearchSpec:
+        if self.sampler == "nsga2" and len(set(self.objectives)) < max(2, len(self.objectives)):
+            raise ValueError("sampler: nsga2 wants objectives: two or three of P, S, C, each once")
+        if self.sampler != "nsga2" and self.objectives:
+            raise ValueError("objectives are of sampler: nsga2; the others search for the best OCS")
+        return self
 
 
 class Recipe(_Spec):

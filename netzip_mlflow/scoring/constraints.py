@@ -36,6 +36,10 @@ class Constraints:
         """The limits that only a timing can judge."""
         return tuple(name for name in TIMED if getattr(self, name) is not None)
 
+    def least(self, accuracy: float) -> float:
+        """The accuracy (a fraction) below which the limit on the drop is broken for certain."""
+        return accuracy - (self.max_drop_points + SLACK) / 100
+
     def names(self) -> tuple[str, ...]:
         """The limits that are set, in a fixed order."""
         given = [f.name for f in fields(self) if f.name != "strict"]

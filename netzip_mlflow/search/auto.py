@@ -10,7 +10,7 @@ from netzip_mlflow.search.domains import AUTO
 from netzip_mlflow.search.space import ONE_OF, OPTIONAL
 from netzip_mlflow.techniques import Traits
 
-__all__ = ["automatic"]
+__all__ = ["automatic", "starts"]
 
 TRAINING, TEACHER = "finetune", "baseline"
 Entry = dict[str, Any]
@@ -34,6 +34,28 @@ def automatic() -> list[Entry]:
     first = [{ONE_OF: structures, OPTIONAL: True}] if structures else []
     second = {ONE_OF: [_entry(TRAINING), *zeros, *grids], OPTIONAL: True}
     return [*first, *changes, second, {ONE_OF: deploys}]
+
+
+def starts() -> list[list[Entry]]:
+    """Chains in the automatic space to begin with: how files are stored, alone; what did well
+    somewhere, alone; changes of structure with what did well after them."""
+    known = {name: _traits(name) for name in techniques.names()}
+    searched = {name: traits for name, traits in known.items() if traits.searched}
+    deploys = [[{n: {}}] for n, t in searched.items() if t.kind == "deploy"]
+    stored = next(([{n: {}}] for n, t in searched.items() if t.reads_grids), [])
+    tuned = [[e] for e in _starts(TRAINING)]
+    grids = [[e] for n, t in searched.items() if t.stage == "grid" for e in _starts(n)]
+    zeros = [[e] for n, t in searched.items() if t.stage == "sparsity" for e in _starts(n)]
+    structures = [[e] for n, t in searched.items() if t.stage == "structure" for e in _starts(n)]
+    second = [*grids, *(z + f for z in zeros for f in tuned)]
+    both = [s + after for s in structures for after in (*tuned, *grids)]
+    return [*deploys, *(chain + stored for chain in (*second, *both))]
+
+
+def _starts(name: str) -> list[Entry]:
+    """A technique's own proposals; taught by the baseline, as everywhere in the space."""
+    taught = {k: v for k, v in _entry(name)[name].items() if v != AUTO}
+    return [{name: taught | dict(given)} for given in _traits(name).starts]
 
 
 def _changes_weights(traits: Traits) -> bool:

@@ -32,8 +32,8 @@ class Choices:
         return any(value == v and type(value) is type(v) for v in self.values)
 
     def some(self) -> Any:
-        """A value of it."""
-        return self.values[0]
+        """A value of it, rather not None: what would be read if anything is."""
+        return next((v for v in self.values if v is not None), None)
 
 
 @dataclass(frozen=True)

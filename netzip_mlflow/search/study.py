@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ERROR",
     "NAME",
+    "SLOT",
     "Failed",
+    "GivenBack",
     "Planned",
     "Progress",
     "bind",
@@ -39,8 +41,9 @@ __all__ = [
     "work",
 ]
 
-SLOT, NAME, ATTEMPT, OWNER, ERROR, RECIPE = (
-    f"netzip.{part}" for part in ("slot", "name", "attempt", "owner", "error", "recipe")
+SLOT, NAME, ATTEMPT, BLAMELESS, OWNER, ERROR, RECIPE = (
+    f"netzip.{part}"
+    for part in ("slot", "name", "attempt", "blameless", "owner", "error", "recipe")
 )
 ATTEMPTS = 3  # of a slot whose processes die
 HEARTBEAT_S, GRACE_S = 30, 600  # a machine that is suspended for less goes on
@@ -48,6 +51,10 @@ HEARTBEAT_S, GRACE_S = 30, 600  # a machine that is suspended for less goes on
 
 class Failed(NetzipError):
     """A trial's own failure: its slot is spent, and the search goes on."""
+
+
+class GivenBack(Exception):
+    """A trial is not gone on with, through no fault of its own: its slot waits again."""
 
 
 @dataclass(frozen=True)
@@ -102,21 +109,21 @@ def open_storage(url: str) -> RDBStorage:
     return storage
 
 
-def create(storage: RDBStorage, name: str) -> optuna.Study:
+def create(storage: RDBStorage, name: str, objectives: int = 1) -> optuna.Study:
     """The study of that name, made where there is none. One process does it before others start.
 
     Raises:
-        InputError: the study there does not maximise one value: it is none of ours.
+        InputError: the study there does not maximise so many values.
     """
     import optuna
 
     study = optuna.create_study(
         storage=storage,
         study_name=name,
-        direction="maximize",
+        directions=["maximize"] * objectives,
         load_if_exists=True,
     )
-    if [d.name for d in study.directions] != ["MAXIMIZE"]:
+    if [d.name for d in study.directions] != ["MAXIMIZE"] * objectives:
         raise InputError(Problem(f"study {name!r}", "was made by something else", "another name"))
     return study
 
@@ -206,7 +213,7 @@ def work(
     that has ended, when the database knows it.
 
     Raises:
-        KeyboardInterrupt: and everything else that is no `Failed`; the slot waits again.
+        GivenBack, KeyboardInterrupt: and everything else that is no `Failed`; the slot waits again.
     """
     from optuna.trial import TrialState
 
@@ -218,6 +225,9 @@ def work(
             return objective(trial)
         except Failed as error:
             trial.set_user_attr(ERROR, str(error)[:2000])
+            raise
+        except (GivenBack, KeyboardInterrupt):
+            trial.set_user_attr(BLAMELESS, True)
             raise
 
     def ended(_study: optuna.Study, trial: FrozenTrial) -> None:
@@ -265,7 +275,7 @@ class _Surplus(Exception):
 
 def _again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Plan a lost trial's slot once more, with its parameters and nothing else of it."""
-    attempt = trial.user_attrs.get(ATTEMPT, 1) + 1
+    attempt = trial.user_attrs.get(ATTEMPT, 1) + (BLAMELESS not in trial.user_attrs)
     if SLOT not in trial.user_attrs or attempt > ATTEMPTS:
         return
     kept = {key: trial.user_attrs[key] for key in (SLOT, NAME) if key in trial.user_attrs}
@@ -285,6 +295,8 @@ def _ends_slot(trial: FrozenTrial) -> bool:
     from optuna.trial import TrialState
 
     lost = trial.state == TrialState.FAIL and ERROR not in trial.user_attrs
+    if lost and BLAMELESS in trial.user_attrs:
+        return False
     return not lost or trial.user_attrs.get(ATTEMPT, 1) >= ATTEMPTS
 
 

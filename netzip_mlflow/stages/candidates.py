@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Candidate",
+    "chained",
     "fail",
     "finish",
+    "give_up",
     "inspect_and_judge",
     "parameters",
     "row",
@@ -109,29 +111,46 @@ def walk(
     """
     cached: list[str] = []
     made.seconds = 0.0
+
+    def step(number: int, twin: Twin) -> Twin | Deployable:
+        technique = chain[number]
+        made.note(f"{technique.label()}: {technique}")
+        made.technique = technique
+        made.last_training = not any(map(_trains, chain[number + 1 :]))
+        if cache is None:
+            applied = timed(technique, twin, context)
+        else:
+            applied = cache.apply(technique, twin, context, made.note)
+        made.seconds = (made.seconds or 0.0) + applied.seconds
+        if applied.hit:
+            cached.append(technique.label())
+            line = f"{technique.label()}: from the cache, key {applied.key[:12]}"
+            made.note(line)
+            say(f"{made.name}: {line}")
+            made.run.log(tags={"netzip.cached": "+".join(cached)})
+        return applied.result
+
+    made.twin, deployable = chained(len(chain), origin, context, step)
+    return deployable
+
+
+def chained(
+    length: int, origin: Twin, context: Context, step: Callable[[int, Twin], Twin | Deployable]
+) -> tuple[Twin, Deployable]:
+    """The last twin of a chain, and what is deployed, sealed off from the test split.
+
+    Args:
+        length: number of techniques.
+        step: applies the one of a number to a twin.
+    """
+    twin = origin
     with context.task.sealed():
-        twin = origin
-        for number, technique in enumerate(chain):
-            made.note(f"{technique.label()}: {technique}")
-            made.technique = technique
-            made.last_training = not any(map(_trains, chain[number + 1 :]))
-            if cache is None:
-                applied = timed(technique, twin, context)
-            else:
-                applied = cache.apply(technique, twin, context, made.note)
-            made.seconds += applied.seconds
-            if applied.hit:
-                cached.append(technique.label())
-                line = f"{technique.label()}: from the cache, key {applied.key[:12]}"
-                made.note(line)
-                say(f"{made.name}: {line}")
-                made.run.log(tags={"netzip.cached": "+".join(cached)})
-            if not isinstance(applied.result, Twin):
-                made.twin = twin
-                return applied.result
-            twin = applied.result
-        made.twin = twin
-        return deploy(twin, context)
+        for number in range(length):
+            result = step(number, twin)
+            if not isinstance(result, Twin):
+                return twin, result
+            twin = result
+        return twin, deploy(twin, context)
 
 
 def _trains(technique: Technique) -> bool:
@@ -285,6 +304,13 @@ def fail(made: Candidate, error: Exception) -> None:
     made.note("".join(traceback.format_exception(error)))
     _write_log(made)
     made.run.end("FAILED", made.error)
+
+
+def give_up(made: Candidate, reason: str) -> None:
+    """Nobody waits for the candidate any more."""
+    made.error = reason
+    _write_log(made)
+    made.run.end("KILLED", reason)
 
 
 def finish(made: Candidate) -> None:

@@ -89,10 +89,15 @@ def judge(
     spec: MeasureSpec,
     seed: int,
     progress: Progress,
+    *,
+    at_least: float = 0.0,
 ) -> None:
     """Accuracy on each split, and against the baseline on the same samples.
 
     Figures of validation carry the prefix `validation/`; those of test carry none.
+
+    Raises:
+        OutOfReach: the primary accuracy on a split cannot be `at_least` that.
     """
     require_shape(measured, task.shape)
     for split in splits:
@@ -103,6 +108,7 @@ def judge(
             batch=spec.evaluation_batch,
             progress=progress,
             final=split == "test",
+            at_least=at_least,
         )
         measured.evaluations[split] = found
         measured.metrics |= {prefix + key: value for key, value in found.metrics.items()}

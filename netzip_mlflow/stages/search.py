@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import math
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pandas as pd
 
-from netzip_mlflow import scoring, search
+from netzip_mlflow import scoring, search, techniques
 from netzip_mlflow.cache import StageCache
 from netzip_mlflow.deployable import Exports
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.recipe import SearchSpec
+from netzip_mlflow.search import sizes, told
 from netzip_mlflow.search import study as studies
 from netzip_mlflow.search.leader import leader, leading
 from netzip_mlflow.search.quiet import Quiet
@@ -27,7 +30,7 @@ from netzip_mlflow.stages import candidates, compress
 from netzip_mlflow.stages.crew import Crew, crew
 from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
 from netzip_mlflow.stages.train import baseline, joined_baseline, prepare
-from netzip_mlflow.stages.trial import CHAIN, ENTRIES, FEASIBLE, REASON, RUN, VIOLATIONS, Trials
+from netzip_mlflow.stages.trial import Trials
 from netzip_mlflow.tasks import open_task
 from netzip_mlflow.tracking.models import register
 
@@ -77,28 +80,25 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
         NetzipError: the baseline failed, or every trial did.
     """
     spec = recipe.search or SearchSpec()
-    space = _space(spec)
+    recipe = recipe.model_copy(update={"search": spec})
+    _space(spec)
     url = request.storage or default_storage(options.tracking_uri)
     storage = studies.open_storage(url)
     tracker = open_tracker(options)
     task = open_task(recipe.task, recipe.data, recipe.seed)
     name = request.study or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    study = studies.create(storage, name)
+    study = studies.create(storage, name, max(1, len(spec.objectives)))
     studies.bind(study, _digest(recipe))
     end = time.monotonic() + (math.inf if spec.timeout is None else spec.timeout)
-    cache = StageCache.open() if options.cache else None
     exports = Exports()
     led = leader(study)
     if led is not None:
         with job("search", recipe.name, options, tracker, join=led.run) as work:
             origin = joined_baseline(work, recipe, task, led.baseline, exports)
-            context = compress.context_of(work, recipe, task, origin, exports)
-            limits = _limits(recipe, spec)
             study.sampler = studies.sampler(spec.sampler, (recipe.seed + os.getpid()) % 2**31)
-            trials = Trials(
-                work, recipe, task, origin, context, space, limits, cache, study, Quiet(LOCKS)
-            )
-            _walk(work, trials, end)
+            trials = _trials(work, recipe, task, origin, exports, study, end)
+            with contextlib.suppress(studies.GivenBack):
+                _walk(work, trials)
         return None
     network = prepare(recipe, task)
     with job("search", recipe.name, options, tracker) as work:
@@ -106,20 +106,17 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
         work.run.log(tags={"netzip.study": name, "netzip.storage": _without_password(url)})
         origin = baseline(work, recipe, task, network, exports)
         candidates.inspect_and_judge(work, origin, None, recipe, task)
-        state = studies.plan(study, spec.trials, _first(work, recipe, space))
+        trials = _trials(work, recipe, task, origin, exports, study, end)
+        new = not study.get_trials(deepcopy=False)
+        state = studies.plan(study, spec.trials, _first(trials) if new else ())
         study.sampler = studies.sampler(spec.sampler, recipe.seed + state.ended)
         _take_over(work, study, origin.run.id)
         with (
             leading(study, work.run.id, origin.run.id),
             crew(work, recipe, request.workers, name, url, end - time.monotonic()) as helpers,
         ):
-            context = compress.context_of(work, recipe, task, origin, exports)
-            limits = _limits(recipe, spec)
-            trials = Trials(
-                work, recipe, task, origin, context, space, limits, cache, study, Quiet(LOCKS)
-            )
-            _lead(work, trials, end, helpers)
-        return _finish(work, trials, spec, name, url, exports)
+            _lead(work, trials, helpers)
+        return _finish(work, trials, name, url, exports)
 
 
 def _trials(
@@ -128,14 +125,23 @@ def _trials(
     task: Task,
     origin: Candidate,
     exports: Exports,
-    space: Space,
-    cache: StageCache | None,
     study: optuna.Study,
+    end: float,
 ) -> Trials:
-    context = compress.context_of(work, recipe, task, origin, exports)
-    limits = _limits(recipe, recipe.search or SearchSpec())
-    quiet = Quiet(LOCKS)
-    return Trials(work, recipe, task, origin, context, space, limits, cache, study, quiet)
+    spec = recipe.search or SearchSpec()
+    return Trials(
+        work,
+        recipe,
+        task,
+        origin,
+        compress.context_of(work, recipe, task, origin, exports),
+        _space(spec),
+        _limits(recipe, spec),
+        StageCache.open() if work.options.cache else None,
+        study,
+        Quiet(LOCKS),
+        end,
+    )
 
 
 def _digest(recipe: Recipe) -> str:
@@ -159,16 +165,37 @@ def _limits(recipe: Recipe, spec: SearchSpec) -> scoring.Constraints:
     return scoring.Constraints(score.max_drop_points, score.strict, **further)
 
 
-def _first(work: Job, recipe: Recipe, space: Space) -> list[studies.Planned]:
-    """The recipe's own candidates, as far as the space holds them, are tried first."""
+def _first(trials: Trials) -> list[studies.Planned]:
+    """What is tried before the sampler decides: the recipe's own candidates, as far as the space
+    holds them; in the automatic space then what its techniques propose."""
     planned = []
-    for name, entries in recipe.candidates.items():
-        parameters = space.encode(entries)
+    for name, entries in trials.recipe.candidates.items():
+        parameters = trials.space.encode(entries)
         if parameters is None:
-            work.say(f"candidate {name} lies outside the space: compared at the end, not tried")
+            trials.work.say(f"candidate {name} lies outside the space: compared at the end")
         else:
             planned.append(studies.Planned(name, parameters))
-    return planned
+    if trials.recipe.search and trials.recipe.search.space == "auto":
+        planned += [studies.Planned("", parameters) for parameters in _starts(trials)]
+    known = {json.dumps(p.parameters, sort_keys=True): p for p in reversed(planned)}
+    return [p for p in planned if known[json.dumps(p.parameters, sort_keys=True)] is p]
+
+
+def _starts(trials: Trials) -> list[Mapping[str, Any]]:
+    """Starting points by what they may bring for an epoch of training; those that this network
+    cannot take are left out."""
+    found = []
+    for entries in search.starts():
+        parameters, chain = trials.space.encode(entries), techniques.chain(entries)
+        if parameters is None:
+            continue
+        try:
+            bound = trials.bound(chain) if sizes.known(chain) else None
+        except NetzipError:
+            continue
+        epochs = sum(getattr(technique, "training_epochs", 0) for technique in chain)
+        found.append(((bound or 0.0) / (1 + epochs), parameters))
+    return [parameters for _, parameters in sorted(found, key=lambda f: -f[0])]
 
 
 def _take_over(work: Job, study: optuna.Study, baseline: str) -> None:
@@ -178,19 +205,20 @@ def _take_over(work: Job, study: optuna.Study, baseline: str) -> None:
 
     ends = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED"}
     for trial in study.get_trials(deepcopy=False):
-        if RUN in trial.user_attrs and trial.state.is_finished():
+        if told.RUN in trial.user_attrs and trial.state.is_finished():
             tags = {"netzip.baseline": baseline}
-            work.run.adopt(trial.user_attrs[RUN], ends.get(trial.state, ""), tags)
+            work.run.adopt(trial.user_attrs[told.RUN], ends.get(trial.state, ""), tags)
 
 
-def _lead(work: Job, trials: Trials, end: float, helpers: Crew) -> None:
+def _lead(work: Job, trials: Trials, helpers: Crew) -> None:
     """Work until every trial has ended, here and elsewhere, or the time is over. Ctrl-C goes on to
     the end with what there is."""
     try:
         while True:
-            _walk(work, trials, end)
+            with contextlib.suppress(studies.GivenBack):
+                _walk(work, trials)
             state = studies.reclaim(trials.study)
-            over = time.monotonic() >= end or not state.waiting
+            over = time.monotonic() >= trials.end or not state.waiting
             if over and not state.running and not helpers.at_work():
                 return
             time.sleep(POLL_S)
@@ -198,9 +226,9 @@ def _lead(work: Job, trials: Trials, end: float, helpers: Crew) -> None:
         work.say("interrupted: going on to the end with the trials so far")
 
 
-def _walk(work: Job, trials: Trials, end: float) -> None:
+def _walk(work: Job, trials: Trials) -> None:
     def after(trial: FrozenTrial) -> None:
-        trials.end(trial)
+        trials.close(trial)
         state = studies.progress(trials.study)
         best = trials.best()
         known = {} if best is None else {"search/best_ocs": best}
@@ -208,34 +236,36 @@ def _walk(work: Job, trials: Trials, end: float) -> None:
         so_far = "nothing feasible yet" if best is None else f"best OCS {best:.3f}"
         work.say(f"{state.ended} of {state.planned} trials, {so_far}")
 
-    studies.work(trials.study, trials, go_on=lambda: time.monotonic() < end, after=after)
+    studies.work(trials.study, trials, go_on=lambda: time.monotonic() < trials.end, after=after)
 
 
-def _finish(
-    work: Job, trials: Trials, spec: SearchSpec, name: str, url: str, exports: Exports
-) -> Found:
+def _finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) -> Found:
     """The best few measured on test, beside the recipe's own candidates."""
-    recipe, best = trials.recipe, ranked(trials.study)
+    recipe, best = trials.recipe, told.ranked(told.ended(trials.study))
+    spec = recipe.search or SearchSpec()
     if not best:
         raise NetzipError("no trial was judged: every one failed, or was stopped early")
     chosen = {
-        f"trial-{t.number}": tuple(json.loads(t.user_attrs[ENTRIES])) for t in best[: spec.keep]
+        f"trial-{t.number}": tuple(json.loads(t.user_attrs[told.ENTRIES]))
+        for t in best[: spec.keep]
     }
     whole = recipe.model_copy(update={"candidates": {**recipe.candidates, **chosen}})
     outcome = compress.together(
         work, list(whole.candidates), trials.origin, whole, trials.task, exports, trials.cache
     )
-    _write_trials(work, trials.study)
+    place = work.folder / "trials.csv"
+    pd.DataFrame(told.rows(trials.study)).to_csv(place, index=False)
+    work.run.artifact(place)
     known_by_the_drop = not trials.limits.names()[1:]  # else only trials were judged by all limits
     wanted = outcome.choice.best if known_by_the_drop else f"trial-{best[0].number}"
     winner = next((c for c in outcome.candidates if c.name == wanted and c.measured), None)
-    if winner is not None and best[0].user_attrs[FEASIBLE]:
+    if winner is not None and best[0].user_attrs[told.FEASIBLE]:
         _register(winner, recipe.name)
     return Found(
         name,
         url,
         best[0].number,
-        bool(best[0].user_attrs[FEASIBLE]),
+        bool(best[0].user_attrs[told.FEASIBLE]),
         len(trials.study.trials),
         outcome,
     )
@@ -261,50 +291,6 @@ def _register(winner: Candidate, name: str) -> None:
     }
     tags = {**shown, **basis, "netzip.chain": winner.chain}
     register(winner.run, name, ALIAS, tags)
-
-
-def _write_trials(work: Job, study: optuna.Study) -> None:
-    """Every trial as a row: its state, why it ended early, figures and what was varied."""
-    rows = []
-    for trial in study.get_trials(deepcopy=False):
-        known = trial.user_attrs
-        if CHAIN not in known:
-            continue
-        rows.append(
-            {
-                "trial": trial.number,
-                "state": trial.state.name,
-                "feasible": known.get(FEASIBLE, ""),
-                "ocs": trial.value if REASON not in known else "",
-                "reason": known.get(REASON, known.get(studies.ERROR, "")),
-                "candidate": known.get(studies.NAME, ""),
-                "chain": known[CHAIN],
-                "run_id": known[RUN],
-                **{f"violation.{k}": v for k, v in trial.constraints.items()},
-                **trial.params,
-            }
-        )
-    place = work.folder / "trials.csv"
-    pd.DataFrame(rows).to_csv(place, index=False)
-    work.run.artifact(place)
-
-
-def ranked(study: optuna.Study) -> list[FrozenTrial]:
-    """Judged trials, the best first: feasible ones by OCS, then the others by their violation; of
-    equal chains the first. Those that were stopped early only where there are no others."""
-    from optuna.trial import TrialState
-
-    def rank(trial: FrozenTrial) -> tuple[bool, float]:
-        if trial.user_attrs[FEASIBLE]:
-            return False, -(trial.value or 0.0)
-        excess = json.loads(trial.user_attrs[VIOLATIONS]).values()
-        return True, sum(max(0.0, e) for e in excess)
-
-    done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    told = [t for t in done if FEASIBLE in t.user_attrs]
-    whole = [t for t in told if REASON not in t.user_attrs] or told
-    judged = {t.user_attrs[ENTRIES]: t for t in reversed(whole)}
-    return sorted(judged.values(), key=lambda t: (*rank(t), t.number))
 
 
 def default_storage(tracking_uri: str) -> str:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from netzip_mlflow import scoring, techniques
-from netzip_mlflow.search import rules, sizes
-from netzip_mlflow.search.study import Failed
+from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.search import rules, sizes, told
+from netzip_mlflow.search.study import Failed, GivenBack
 from netzip_mlflow.stages import candidates, measurement
+from netzip_mlflow.tasks import OutOfReach
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
     from netzip_mlflow.cache import StageCache
-    from netzip_mlflow.deployable import Deployable
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.search import Space
     from netzip_mlflow.search.quiet import Quiet
@@ -27,34 +29,19 @@ if TYPE_CHECKING:
     from netzip_mlflow.stages.job import Job
     from netzip_mlflow.tasks import Task
     from netzip_mlflow.techniques import Context, Technique
-    from netzip_mlflow.twin import Twin
 
-__all__ = ["CHAIN", "ENTRIES", "FEASIBLE", "REASON", "RUN", "VIOLATIONS", "Trials"]
+__all__ = ["Trials"]
 
 DROP = "validation/accuracy/drop_points"
 HIGH = f"{DROP}_high"
-
-CHAIN, ENTRIES, FEASIBLE, REASON, RUN, SAME, SIZES, VIOLATIONS = (
-    f"netzip.{part}"
-    for part in (
-        "chain",
-        "entries",
-        "feasible",
-        "reason",
-        "run_id",
-        "same_as",
-        "sizes",
-        "violations",
-    )
-)
 MARGIN = 1.002  # of a file's size: what in it hangs on the weights' values
 
 
 class Stopped(Exception):
-    """A training that can no longer come within the constraint; `drop` points are its best."""
+    """A trial that can no longer come within the constraint; `drop` points are its best so far."""
 
-    def __init__(self, drop: float, epoch: int) -> None:
-        super().__init__(f"stopped after epoch {epoch}: {drop:.2f} points below the baseline")
+    def __init__(self, drop: float, when: str) -> None:
+        super().__init__(f"stopped {when}: {drop:.2f} points below the baseline")
         self.drop = drop
 
 
@@ -72,19 +59,21 @@ class Trials:
     cache: StageCache | None
     study: optuna.Study
     quiet: Quiet
+    end: float  # by time.monotonic; a trial that is not done by then is given back
     made: dict[int, Candidate] = field(default_factory=dict)
 
-    def __call__(self, trial: optuna.Trial) -> float:
-        """The trial's OCS on validation; its constraints are set.
+    def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
+        """The trial's OCS on validation, or its objectives; its constraints are set.
 
         Raises:
-            Failed: the chain cannot be made.
+            Failed: the chain cannot be made, or not within `trial_timeout`.
+            GivenBack: the search's time is over.
             TrialPruned: it cannot become better than the best, by its bound.
         """
         with self.quiet.working():
             return self._walked(trial)
 
-    def _walked(self, trial: optuna.Trial) -> float:
+    def _walked(self, trial: optuna.Trial) -> float | tuple[float, ...]:
         from optuna.exceptions import TrialPruned
 
         entries = self.space.suggest(trial)
@@ -94,59 +83,83 @@ class Trials:
         name = f"trial-{trial.number}"
         made = candidates.start(self.work, name, label, tags, kind="trial")
         self.made[trial.number] = made
-        trial.set_user_attr(RUN, made.run.id)
-        trial.set_user_attr(CHAIN, label)
-        trial.set_user_attr(ENTRIES, json.dumps(entries, sort_keys=True))
-        made.run.log(params=dict(candidates.parameters(chain)))
+        trial.set_user_attr(told.RUN, made.run.id)
+        trial.set_user_attr(told.CHAIN, label)
+        trial.set_user_attr(told.ENTRIES, json.dumps(entries, sort_keys=True))
+        params = dict(candidates.parameters(chain))
+        made.run.log(params={"technique/trial": trial.number, **params})
         self.work.say(f"{name}: {label}")
         try:
             return self._tried(trial, made, chain)
         except TrialPruned:
+            raise
+        except (GivenBack, KeyboardInterrupt):
+            candidates.give_up(made, "not ended: the time was over, or the search was interrupted")
             raise
         except Exception as error:  # a technique may be anyone's code; its run says what
             candidates.fail(made, error)
             self.work.say(f"{name} failed: {made.error}")
             raise Failed(made.error) from error
 
-    def end(self, trial: FrozenTrial) -> None:
+    def close(self, trial: FrozenTrial) -> None:
         """When the database knows a trial's end, its run ends too (a failed one's has)."""
         made = self.made.pop(trial.number, None)
         if made is not None and not made.error:
             candidates.finish(made)
 
-    def _tried(self, trial: optuna.Trial, made: Candidate, chain: Sequence[Technique]) -> float:
-        known = self._same(trial)
+    def _tried(
+        self, trial: optuna.Trial, made: Candidate, chain: Sequence[Technique]
+    ) -> float | tuple[float, ...]:
+        known = told.same(told.ended(self.study), trial.user_attrs[told.ENTRIES])
         if known is not None:
             self._explain(trial, made, f"the same chain as trial {known.number}")
-            trial.set_user_attr(SAME, known.number)
-            return self._told(trial, json.loads(known.user_attrs[VIOLATIONS]), known.value or 0.0)
+            violations = json.loads(known.user_attrs[told.VIOLATIONS])
+            ratios = json.loads(known.user_attrs[told.RATIOS])
+            return self._told(trial, violations, known.user_attrs[told.OCS], ratios)
         if sizes.known(chain):
             self._skip_by_bound(trial, made, chain)
-        context = dataclasses.replace(
-            self.context, log=self._watching(made), progress=self._progress
-        )
         origin = self.origin.twin
         assert origin is not None  # noqa: S101 (the baseline has one)
         try:
+            context = self._watched(made)
             made_file = candidates.walk(made, chain, origin, context, self.cache, self.work.say)
+            made.file = made_file.save(made.folder)
+            metrics = self._judged(made, context.progress)
         except Stopped as stop:
             self._explain(trial, made, str(stop))
             made.run.log({DROP: stop.drop})
-            return self._told(trial, self._violations({DROP: stop.drop, HIGH: stop.drop}), 0.0)
-        made.file = made_file.save(made.folder)
-        metrics = self._judged(made)
+            return self._told(trial, self._violations({DROP: stop.drop, HIGH: stop.drop}), 0.0, {})
         made.run.log(metrics)
-        return self._told(trial, self._violations(metrics), metrics["validation/score/ocs"])
+        ratios = {
+            key: metrics[f"{before}ratio/{key}"]
+            for before, key in (("validation/", "P"), ("", "S"), ("", "C"))
+            if f"{before}ratio/{key}" in metrics
+        }
+        violations = self._violations(metrics)
+        return self._told(trial, violations, metrics["validation/score/ocs"], ratios)
 
-    def _judged(self, made: Candidate) -> dict[str, float]:
+    def _judged(self, made: Candidate, progress: Callable[[str, float], None]) -> dict[str, float]:
         """Sizes, operations, accuracy on validation; latency where a limit or the basis wants it
-        and everything else is within its limits."""
+        and everything else is within its limits.
+
+        Raises:
+            Stopped: so many answers are wrong already that the rest cannot help.
+        """
         assert made.file is not None  # noqa: S101 (stored before)
         assert self.origin.measured is not None  # noqa: S101 (judged before)
         spec, seed, score = self.recipe.measure, self.recipe.seed, self.recipe.score
         made.measured = found = measurement.inspect(made.name, made.file, spec)
         baseline = self.origin.measured
-        measurement.judge(found, baseline, self.task, ("validation",), spec, seed, self._progress)
+        accuracy = baseline.metrics[f"validation/accuracy/{self.task.primary}"]
+        least = self.limits.least(accuracy)
+        splits = ("validation",)
+        try:
+            measurement.judge(
+                found, baseline, self.task, splits, spec, seed, progress, at_least=least
+            )
+        except OutOfReach as known:
+            drop = 100 * (accuracy - min(known.accuracy, known.at_best))
+            raise Stopped(drop, f"after {known.seen} images of validation") from known
         untimed = {
             k: v for k, v in self._violations(found.metrics).items() if k not in scoring.TIMED
         }
@@ -163,42 +176,36 @@ class Trials:
             found.metrics["compress/seconds"] = made.seconds
         return found.metrics
 
-    def _progress(self, what: str, done: float) -> None:
-        """Progress is a pause point: another process may want to time."""
-        self.quiet.pause()
-        self.work.progress(what, done)
-
     def _violations(self, metrics: Mapping[str, float]) -> dict[str, float]:
         assert self.origin.measured is not None  # noqa: S101 (judged before)
         return self.limits.violations(self.origin.measured.metrics, metrics)
 
-    def _told(self, trial: optuna.Trial, violations: Mapping[str, float], value: float) -> float:
+    def _told(
+        self,
+        trial: optuna.Trial,
+        violations: Mapping[str, float],
+        ocs: float,
+        ratios: Mapping[str, float],
+    ) -> float | tuple[float, ...]:
         """Every constraint, last and once: a trial without them counts as feasible."""
         feasible = all(excess <= 0 for excess in violations.values())
-        trial.set_user_attr(VIOLATIONS, json.dumps(violations))
-        trial.set_user_attr(FEASIBLE, feasible)
+        trial.set_user_attr(told.VIOLATIONS, json.dumps(violations))
+        if ratios:
+            trial.set_user_attr(told.RATIOS, json.dumps(ratios))
+        trial.set_user_attr(told.OCS, ocs)
+        trial.set_user_attr(told.FEASIBLE, feasible)
         self.made[trial.number].run.log({"validation/score/feasible": float(feasible)})
         for name, excess in violations.items():
             trial.set_constraint(name, excess)
-        return value
+        objectives = self.recipe.search.objectives if self.recipe.search else ()
+        return tuple(ratios.get(key, 0.0) for key in objectives) if objectives else ocs
 
     def _explain(self, trial: optuna.Trial, made: Candidate, reason: str) -> None:
         """Why a trial ended before its time."""
-        trial.set_user_attr(REASON, reason)
+        trial.set_user_attr(told.REASON, reason)
         made.note(reason)
         made.run.log(tags={"netzip.reason": reason})
         self.work.say(f"{made.name}: {reason}")
-
-    def _same(self, trial: optuna.Trial) -> FrozenTrial | None:
-        """An earlier trial of the same chain that was judged to its end."""
-        from optuna.trial import TrialState
-
-        wanted = self.study.trials[trial.number].user_attrs[ENTRIES]
-        for other in self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
-            attributes = other.user_attrs
-            if attributes.get(ENTRIES) == wanted and REASON not in attributes:
-                return other
-        return None
 
     def _skip_by_bound(
         self, trial: optuna.Trial, made: Candidate, chain: Sequence[Technique]
@@ -210,33 +217,34 @@ class Trials:
         """
         from optuna.exceptions import TrialPruned
 
-        assert self.origin.measured is not None  # noqa: S101 (judged before)
         best = self.best()
+        bound = None if best is None else self.bound(chain)
+        if best is None or bound is None or bound > best:
+            return
+        self._explain(trial, made, f"skipped: OCS at most {bound:.3f}, best so far {best:.3f}")
+        for name in self.limits.names():
+            trial.set_constraint(name, 0.0)
+        raise TrialPruned
+
+    def bound(self, chain: Sequence[Technique]) -> float | None:
+        """The highest OCS of a chain whose size is known before its training; None where a bound
+        is not exact: another basis, or more objectives than one."""
         basis = scoring.Basis.from_spec(self.recipe.score)
-        if best is None or basis.speed not in scoring.KNOWN_SPEEDS:
-            return
-        if basis.size not in scoring.KNOWN_SIZES:
-            return
+        known = basis.speed in scoring.KNOWN_SPEEDS and basis.size in scoring.KNOWN_SIZES
+        if not known or (self.recipe.search and self.recipe.search.objectives):
+            return None
+        assert self.origin.measured is not None  # noqa: S101 (judged before)
         found = self._sizes(chain)
-        bound = scoring.ocs_bound(
+        return scoring.ocs_bound(
             self.origin.measured.metrics,
             found | {basis.size_key: found[basis.size_key] / MARGIN},
             basis,
             max_drop_points=self.limits.max_drop_points,
         )
-        if bound > best:
-            return
-        self._explain(trial, made, f"skipped: OCS at most {bound:.3f}, best so far {best:.3f}")
-        self._told(trial, dict.fromkeys(self.limits.names(), 0.0), bound)
-        raise TrialPruned
 
     def best(self) -> float | None:
         """The highest OCS of the feasible trials so far."""
-        from optuna.trial import TrialState
-
-        done = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-        values = [t.value for t in done if t.user_attrs.get(FEASIBLE) and t.value is not None]
-        return max(values, default=None)
+        return told.best_ocs(told.ended(self.study))
 
     def _sizes(self, chain: Sequence[Technique]) -> dict[str, float]:
         """Sizes and operations of what a chain ships, from the untrained one."""
@@ -244,7 +252,13 @@ class Trials:
         if key not in self._known:
             assert self.origin.twin is not None  # noqa: S101 (the baseline has one)
             context = dataclasses.replace(self.context, untrained=True)
-            file = _applied(chain, self.origin.twin, context).save(self.work.folder / "untrained")
+            _, made = candidates.chained(
+                len(chain),
+                self.origin.twin,
+                context,
+                lambda number, twin: chain[number].apply(twin, context),
+            )
+            file = made.save(self.work.folder / "untrained")
             found = measurement.inspect("untrained", file, self.recipe.measure).metrics
             self._known[key] = {k: v for k, v in found.items() if k.startswith(("speed/", "size/"))}
         return self._known[key]
@@ -252,6 +266,22 @@ class Trials:
     @functools.cached_property
     def _known(self) -> dict[str, dict[str, float]]:
         return {}
+
+    def _watched(self, made: Candidate) -> Context:
+        """A context that pauses while another process times, that ends a trial in time, and a
+        training when it is hopeless."""
+        spec = self.recipe.search
+        limit = spec.trial_timeout if spec is not None else None
+
+        def progress(what: str, done: float) -> None:
+            self.quiet.pause()
+            if time.monotonic() > self.end:
+                raise GivenBack
+            if limit is not None and time.monotonic() - made.started > limit:
+                raise NetzipError(f"took longer than search.trial_timeout, {limit:g} s")
+            self.work.progress(what, done)
+
+        return dataclasses.replace(self.context, log=self._watching(made), progress=progress)
 
     def _watching(self, made: Candidate) -> Callable[[str, float, int], None]:
         """Logs a training by epoch, and ends it when it is hopeless."""
@@ -268,7 +298,7 @@ class Trials:
             epochs = getattr(made.technique, "training_epochs", 0)
             limit = self.limits.max_drop_points
             if made.last_training and rules.hopeless(history, epochs, base, limit):
-                raise Stopped(100 * (base - max(history)), epoch)
+                raise Stopped(100 * (base - max(history)), f"after epoch {epoch}")
 
         return log
 
@@ -277,18 +307,3 @@ class Trials:
         """Of the baseline's twin on validation, as training reports it."""
         assert self.origin.twin is not None  # noqa: S101 (the baseline has one)
         return self.task.validate(self.origin.twin.network())
-
-
-def _applied(chain: Sequence[Technique], origin: Twin, context: Context) -> Deployable:
-    """A chain walked without a run."""
-    from netzip_mlflow.deployable import deploy
-    from netzip_mlflow.twin import Twin
-
-    twin = origin
-    with context.task.sealed():
-        for technique in chain:
-            result = technique.apply(twin, context)
-            if not isinstance(result, Twin):
-                return result
-            twin = result
-        return deploy(twin, context)

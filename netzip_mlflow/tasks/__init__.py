@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.recipe import DataSpec
     from netzip_mlflow.runtimes import Session
 
-__all__ = ["TABLE", "Comparison", "Evaluation", "Task", "check", "open_task"]
+__all__ = ["TABLE", "Comparison", "Evaluation", "OutOfReach", "Task", "check", "open_task"]
 
 TABLE = {"classification": "netzip_mlflow.tasks.classification:Classification"}
 Progress = Callable[[str, float], None]
@@ -43,6 +43,15 @@ class Comparison:
 
     metrics: Mapping[str, float]
     per_class: tuple[Mapping[str, Any], ...] = field(default=())
+
+
+class OutOfReach(Exception):
+    """An evaluation was ended: `accuracy` is that of the `seen` samples, `at_best` that of all if
+    everything else is right."""
+
+    def __init__(self, accuracy: float, at_best: float, seen: int) -> None:
+        super().__init__(f"accuracy at most {at_best:.4f} after {seen} samples")
+        self.accuracy, self.at_best, self.seen = accuracy, at_best, seen
 
 
 class Task(Protocol):
@@ -79,9 +88,21 @@ class Task(Protocol):
         ...
 
     def evaluate(
-        self, session: Session, split: str, *, batch: int, progress: Progress, final: bool = False
+        self,
+        session: Session,
+        split: str,
+        *,
+        batch: int,
+        progress: Progress,
+        final: bool = False,
+        at_least: float = 0.0,
     ) -> Evaluation:
-        """Run a deployable over a split and judge its outputs."""
+        """Run a deployable over a split and judge its outputs.
+
+        Raises:
+            OutOfReach: the primary accuracy will be below `at_least`, whatever the samples to come
+                bring; where a task can know that before the end.
+        """
         ...
 
     def compare(self, baseline: Evaluation, candidate: Evaluation, seed: int) -> Comparison:

@@ -10,7 +10,7 @@ import numpy as np
 
 from netzip_mlflow.errors import NetzipError, SplitSealed
 from netzip_mlflow.metrics import accuracy, fidelity
-from netzip_mlflow.tasks import Comparison, Evaluation
+from netzip_mlflow.tasks import Comparison, Evaluation, OutOfReach
 
 if TYPE_CHECKING:
     import torch
@@ -121,13 +121,19 @@ class Classification:
         batch: int,
         progress: Callable[[str, float], None] = lambda _what, _done: None,
         final: bool = False,
+        at_least: float = 0.0,
     ) -> Evaluation:
         chosen = self.split(split, final=final)
         outputs = []
-        done = 0
-        for images, _ in chosen.batches(batch):
-            outputs.append(session.run(images))
+        done = wrong = 0
+        for images, labels in chosen.batches(batch):
+            scores = session.run(images)
+            outputs.append(scores)
             done += len(images)
+            wrong += int((scores.argmax(1) != labels).sum())
+            at_best = 1 - wrong / len(chosen)
+            if at_best < at_least:
+                raise OutOfReach(1 - wrong / done, at_best, done)
             progress(f"evaluating on {split}", done / len(chosen))
         scores = np.concatenate(outputs)
         self._require_classes(scores.shape[1:])

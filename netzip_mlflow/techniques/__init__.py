@@ -77,7 +77,7 @@ class Traits:
     `needs_calibration` and `needs_training` speak of the defaults: what trains only on demand says
     in `training_epochs` how long. `searched`: whether a search tries the technique without being
     told to; not where it is a control, needs to be told something of the network, or only serves
-    others.
+    others. `starts`: parameters that did well somewhere, from which such a search begins.
     """
 
     family: Family
@@ -91,6 +91,7 @@ class Traits:
     every_layer: bool = False
     keeps: tuple[str, ...] = ()
     searched: bool = True
+    starts: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Binarise(Taught):
     _: KW_ONLY
     epochs: int = parameter(4, "passes over the training split", low=1, high=1000)
     lr: float = parameter(
-        0.01, "peak learning rate", low=1e-7, high=10.0, search=Range(1e-4, 0.1, log=True)
+        0.01, "peak learning rate", low=1e-7, high=10.0, search=Range(1e-3, 0.03, log=True)
     )
     batch: int = parameter(128, "images a step", low=1, high=65536)
     weight_decay: float = parameter(1e-4, "L2 penalty", low=0.0, high=1.0)

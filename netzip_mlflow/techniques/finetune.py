@@ -27,6 +27,7 @@ class Finetune(Taught):
         summary="more training, masks kept, optionally with the baseline as teacher",
         needs_training=True,
         searched=False,
+        starts=({"epochs": 4, "lr": 0.03},),
     )
 
     def label(self) -> str:

@@ -41,9 +41,10 @@ class PruneChannels(Taught):
         summary="whole channels removed, found by dependency: fewer operations",
         needs_calibration=True,
         needs_training=True,
+        starts=({"ratio": 0.2, "importance": "l2", "scope": "global"},),
     )
     ratio: float = parameter(
-        0.3, "share of channels removed", low=0.0, high=0.95, search=Range(0.1, 0.7)
+        0.3, "share of channels removed", low=0.0, high=0.95, search=Range(0.05, 0.6)
     )
     macs: float | None = parameter(
         None,

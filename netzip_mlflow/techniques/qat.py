@@ -36,15 +36,29 @@ class QAT(Widths, Taught):
         keeps=("binarise",),
         needs_calibration=True,
         needs_training=True,
+        starts=(
+            {"bits": 4, "epochs": 2, "lr": 0.003},
+            {"bits": "ternary", "budget": 1.8, "epochs": 4, "lr": 0.01},
+        ),
     )
     bits: int | str = parameter(
-        4, "stored bits of a weight", choices=WIDTHS, search=(8, 4, 2, "ternary")
+        4, "stored bits of a weight", choices=WIDTHS, search=(8, 4, "ternary")
+    )
+    budget: float | None = parameter(
+        None,
+        "mean stored bits; within it, the layers that suffer most get `wide`",
+        kind=float,
+        low=1.0,
+        high=8.0,
+        search=(None, 1.8, 2.5),
     )
     wide: int | str = parameter(4, "bits of the layers that suffer most", choices=WIDTHS[:2])
     _: KW_ONLY
-    epochs: int = parameter(2, "passes over the training split", low=1, high=1000)
+    epochs: int = parameter(
+        2, "passes over the training split", low=1, high=1000, search=Range(1, 6, log=True)
+    )
     lr: float = parameter(
-        0.001, "peak learning rate", low=1e-7, high=10.0, search=Range(1e-4, 0.1, log=True)
+        0.001, "peak learning rate", low=1e-7, high=10.0, search=Range(1e-3, 0.03, log=True)
     )
     batch: int = parameter(128, "images a step", low=1, high=65536)
     weight_decay: float = parameter(1e-4, "L2 penalty", low=0.0, high=1.0)

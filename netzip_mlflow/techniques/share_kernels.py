@@ -33,12 +33,15 @@ class ShareKernels(Taught):
         stage="grid",
         every_layer=True,
         needs_training=True,
+        starts=({"books": 5, "epochs": 8, "lr": 0.01},),
     )
     books: int = parameter(1, "code books", low=1, high=64, search=Range(1, 6))
     _: KW_ONLY
-    epochs: int = parameter(4, "passes over the training split", low=1, high=1000)
+    epochs: int = parameter(
+        4, "passes over the training split", low=1, high=1000, search=Range(4, 12, log=True)
+    )
     lr: float = parameter(
-        0.01, "peak learning rate", low=1e-7, high=10.0, search=Range(1e-4, 0.1, log=True)
+        0.01, "peak learning rate", low=1e-7, high=10.0, search=Range(3e-3, 0.03, log=True)
     )
     batch: int = parameter(128, "images a step", low=1, high=65536)
     weight_decay: float = parameter(1e-4, "L2 penalty", low=0.0, high=1.0)

@@ -21,9 +21,11 @@ __all__ = ["Taught", "Trained"]
 class Trained:
     """Parameters of a training on the training split."""
 
-    epochs: int = parameter(2, "passes over the training split", low=1, high=1000)
+    epochs: int = parameter(
+        2, "passes over the training split", low=1, high=1000, search=Range(1, 6, log=True)
+    )
     lr: float = parameter(
-        0.01, "peak learning rate", low=1e-7, high=10.0, search=Range(1e-4, 0.1, log=True)
+        0.01, "peak learning rate", low=1e-7, high=10.0, search=Range(3e-3, 0.1, log=True)
     )
     batch: int = parameter(64, "images a step", low=1, high=65536)
     optimizer: str = parameter("sgd", "update rule", choices=("sgd", "adamw"))

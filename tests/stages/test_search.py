@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 
 from netzip_mlflow import data, models, recipe, search, tasks, techniques
 from netzip_mlflow.errors import InputError, NetzipError
-from netzip_mlflow.stages import trial as trials
-from netzip_mlflow.stages.search import Found, Request, ranked, search_recipe
+from netzip_mlflow.search import told
+from netzip_mlflow.stages.search import Found, Request, search_recipe
 
 RECIPE = """
 name: small-search
@@ -83,26 +83,26 @@ def test_every_trial_is_a_run_with_the_same_figures(searched, client):
     first = study.trials[0]
     assert first.user_attrs["netzip.name"] == "int8", "the recipe's own candidate is tried first"
     for trial in study.trials:
-        run = client.get_run(trial.user_attrs[trials.RUN])
+        run = client.get_run(trial.user_attrs[told.RUN])
         assert run.data.tags["netzip.kind"] == "trial"
         assert run.data.tags["netzip.trial"] == str(trial.number)
         assert run.info.status == "FINISHED"
         feasible = run.data.metrics["validation/score/feasible"]
         assert feasible == float(all(c <= 0 for c in trial.constraints.values()))
-        if trial.state == TrialState.COMPLETE and trials.REASON not in trial.user_attrs:
+        if trial.state == TrialState.COMPLETE and told.REASON not in trial.user_attrs:
             assert run.data.metrics["validation/score/ocs"] == trial.value
             assert "accuracy/top1" not in run.data.metrics, "test figures choose nothing"
     kinds = [run.data.tags["netzip.kind"] for run in runs.values()]
     assert kinds.count("trial") == 8
 
-    best = ranked(study)[0]
+    best = told.ranked(told.ended(study))[0]
     assert best.number == study.best_trial.number == found.trial
     names = [c.name for c in found.outcome.candidates]
     assert names == [
         "baseline",
         "int8",
         "outside",
-        *(f"trial-{t.number}" for t in ranked(study)[:2]),
+        *(f"trial-{t.number}" for t in told.ranked(told.ended(study))[:2]),
     ]
     winner = next(c for c in found.outcome.candidates if c.name == f"trial-{best.number}")
     assert winner.measured.metrics["validation/score/ocs"] == pytest.approx(best.value, abs=1e-9)
@@ -117,7 +117,7 @@ def test_every_trial_is_a_run_with_the_same_figures(searched, client):
     )
     table = pd.read_csv(client.download_artifacts(found.outcome.run_id, "trials.csv"))
     assert [*table["trial"]] == [t.number for t in study.trials]
-    assert [*table["run_id"]] == [t.user_attrs[trials.RUN] for t in study.trials]
+    assert [*table["run_id"]] == [t.user_attrs[told.RUN] for t in study.trials]
 
 
 def test_what_was_skipped_could_not_have_won(searched):
@@ -126,7 +126,7 @@ def test_what_was_skipped_could_not_have_won(searched):
     skipped = [t for t in study.trials if t.state == TrialState.PRUNED]
     assert skipped, "half of the space cannot beat ternary weights"
     for trial in skipped:
-        reason = trial.user_attrs[trials.REASON]
+        reason = trial.user_attrs[told.REASON]
         bound, best = (float(part.split()[-1]) for part in reason.split(": ")[1].split(", "))
         assert bound <= best <= study.best_value + 5e-4
 
@@ -137,7 +137,7 @@ def test_an_impossible_limit_names_the_one_that_violates_least(searched, client)
     )
     assert not found.feasible
     assert client.search_registered_models() == [], "what keeps no limit is not registered"
-    assert found.trial == ranked(study_of(found))[0].number
+    assert found.trial == told.ranked(told.ended(study_of(found)))[0].number
     with pytest.raises(ValueError, match="feasible"):
         _ = study_of(found).best_trial
 
