@@ -116,14 +116,16 @@ def create(storage: RDBStorage, name: str, objectives: int = 1) -> optuna.Study:
         InputError: the study there does not maximise so many values.
     """
     import optuna
+    from optuna.study import StudyDirection
 
+    directions = [StudyDirection.MAXIMIZE] * objectives
     study = optuna.create_study(
         storage=storage,
         study_name=name,
-        directions=["maximize"] * objectives,
+        directions=directions,
         load_if_exists=True,
     )
-    if [d.name for d in study.directions] != ["MAXIMIZE"] * objectives:
+    if study.directions != directions:
         raise InputError(Problem(f"study {name!r}", "was made by something else", "another name"))
     return study
 

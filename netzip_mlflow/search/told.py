@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.search.study import ERROR, NAME, SLOT
 
@@ -23,6 +23,7 @@ __all__ = [
     "VIOLATIONS",
     "best_ocs",
     "ended",
+    "entries",
     "front",
     "ranked",
     "rows",
@@ -53,14 +54,19 @@ def ended(study: optuna.Study) -> list[FrozenTrial]:
     return [t for t in done if FEASIBLE in t.user_attrs]
 
 
+def entries(trial: FrozenTrial) -> tuple[dict[str, dict[str, Any]], ...]:
+    """A trial's chain, as a recipe's candidate is written."""
+    return tuple(json.loads(trial.user_attrs[ENTRIES]))
+
+
 def best_ocs(trials: Sequence[FrozenTrial]) -> float | None:
     """The highest OCS of the feasible ones."""
     return max((t.user_attrs[OCS] for t in trials if t.user_attrs[FEASIBLE]), default=None)
 
 
-def same(trials: Sequence[FrozenTrial], entries: str) -> FrozenTrial | None:
-    """One of the same chain that was judged to its end."""
-    alike = (t for t in trials if t.user_attrs[ENTRIES] == entries)
+def same(trials: Sequence[FrozenTrial], chain: str) -> FrozenTrial | None:
+    """One of the same chain (JSON of its entries) that was judged to its end."""
+    alike = (t for t in trials if t.user_attrs[ENTRIES] == chain)
     return next((t for t in alike if REASON not in t.user_attrs), None)
 
 

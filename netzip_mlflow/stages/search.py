@@ -146,7 +146,9 @@ def _trials(
 
 def _digest(recipe: Recipe) -> str:
     """Of all that a study's figures hang on; how long it goes on may change."""
-    spec = (recipe.search or SearchSpec()).model_copy(update={"trials": 1, "timeout": None})
+    spec = (recipe.search or SearchSpec()).model_copy(
+        update={"trials": 1, "timeout": None, "trial_timeout": None}
+    )
     return recipe.model_copy(update={"search": spec}).digest()
 
 
@@ -245,10 +247,7 @@ def _finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) ->
     spec = recipe.search or SearchSpec()
     if not best:
         raise NetzipError("no trial was judged: every one failed, or was stopped early")
-    chosen = {
-        f"trial-{t.number}": tuple(json.loads(t.user_attrs[told.ENTRIES]))
-        for t in best[: spec.keep]
-    }
+    chosen = {f"trial-{t.number}": told.entries(t) for t in best[: spec.keep]}
     whole = recipe.model_copy(update={"candidates": {**recipe.candidates, **chosen}})
     outcome = compress.together(
         work, list(whole.candidates), trials.origin, whole, trials.task, exports, trials.cache
