@@ -37,11 +37,13 @@ def automatic() -> list[Entry]:
 
 
 def starts() -> list[list[Entry]]:
-    """Chains in the automatic space to begin with: how files are stored, alone; what did well
+    """Chains in the automatic space to begin with: each way of storing files, alone; what did well
     somewhere, alone; changes of structure with what did well after them."""
     known = {name: _traits(name) for name in techniques.names()}
     searched = {name: traits for name, traits in known.items() if traits.searched}
-    deploys = [[{n: {}}] for n, t in searched.items() if t.kind == "deploy"]
+    deploys = [
+        [e] for n, t in searched.items() if t.kind == "deploy" for e in ({n: {}}, *_starts(n))
+    ]
     stored = next(([{n: {}}] for n, t in searched.items() if t.reads_grids), [])
     tuned = [[e] for e in _starts(TRAINING)]
     grids = [[e] for n, t in searched.items() if t.stage == "grid" for e in _starts(n)]

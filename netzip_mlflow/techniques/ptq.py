@@ -47,6 +47,7 @@ class PTQ(Widths):
         summary="int8 arithmetic, weights stored in 8 bits or fewer, ranges from calibration data",
         needs_calibration=True,
         reads_grids=True,
+        starts=({"bits": 4},),
     )
     max_drop: float | None = parameter(
         None,

@@ -60,3 +60,13 @@ def test_only_a_timing_can_judge_latency():
         "max_latency_ms",
         "min_speedup",
     )
+
+
+@pytest.mark.parametrize("wrong", range(12))
+def test_below_the_least_accuracy_the_drop_is_over_its_limit(wrong):
+    """On 200 images with a baseline of 90 %, for each number of further mistakes."""
+    constraints = Constraints(2.5)
+    accuracy = 0.9 - wrong / 200
+    row = {"validation/accuracy/drop_points": 100 * (0.9 - accuracy)}
+    over = constraints.violations(PLAIN, row)["max_drop_points"] > 0
+    assert (accuracy < constraints.least(0.9)) == over == (wrong > 5)

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.search import study as studies
-from netzip_mlflow.search.study import Failed, Planned
+from netzip_mlflow.search.study import Failed, GivenBack, Planned
 
 GONE = {"host": studies.socket.gethostname(), "pid": 2**22 - 1, "started": 1.0}
 
@@ -162,3 +162,31 @@ def test_a_study_of_something_else_is_refused(study):
     optuna.create_study(storage=study._storage, study_name="other", direction="minimize")
     with pytest.raises(InputError, match="made by something else"):
         studies.create(study._storage, "other")
+
+
+def test_what_was_given_back_waits_again_however_often(study):
+    """The time of a search may be over many times in the same trial."""
+    studies.plan(study, 1)
+
+    def given_back(trial: optuna.Trial) -> float:
+        objective(trial)
+        raise GivenBack
+
+    for _ in range(studies.ATTEMPTS + 2):
+        with pytest.raises(GivenBack):
+            studies.work(study, given_back)
+    assert studies.progress(study) == studies.Progress(planned=1, waiting=1, running=0)
+    studies.work(study, objective)
+    assert len({t.params["x"] for t in study.trials}) == 1
+    assert slots(study, TrialState.COMPLETE) == [0]
+
+
+def test_a_front_is_a_study_of_its_own(tmp_path):
+    storage = studies.open_storage(f"sqlite:///{tmp_path / 's.db'}")
+    made = studies.create(storage, "front", 2)
+    made.sampler = studies.sampler("nsga2", 0)
+    studies.plan(made, 3)
+    studies.work(made, lambda t: (t.suggest_float("x", 0, 1), t.suggest_float("y", 0, 1)))
+    assert slots(made, TrialState.COMPLETE) == [0, 1, 2]
+    with pytest.raises(InputError, match="made by something else"):
+        studies.create(storage, "front")

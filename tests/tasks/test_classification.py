@@ -16,7 +16,7 @@ from netzip_mlflow.deployable import Deployable
 from netzip_mlflow.errors import InputError, NetzipError, SplitSealed
 from netzip_mlflow.recipe import DataSpec
 from netzip_mlflow.runtimes import open_runtime
-from netzip_mlflow.tasks import Evaluation
+from netzip_mlflow.tasks import Evaluation, OutOfReach
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.techniques.prune_l1 import PruneL1
@@ -279,3 +279,29 @@ def test_opened_from_a_recipe() -> None:
     assert made.shape == (1, 32, 32)
     assert len(made.classes) == 10
     assert made.sizes["calibration"] == 32
+
+
+# --- an evaluation that need not end ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("at_least", [0.25, 0.8, 0.95])
+def test_it_ends_early_exactly_when_the_accuracy_will_be_too_low(task, labels, share, at_least):
+    scores = _scores(labels, share, seed=3)
+    wrong = scores.argmax(1) != labels
+    recorded = _Recorded(scores)
+
+    def run() -> Evaluation:
+        return task.evaluate(recorded, "test", batch=7, final=True, at_least=at_least)
+
+    if 1 - wrong.mean() >= at_least:
+        assert run().metrics["accuracy/top1"] == pytest.approx(1 - wrong.mean())
+        return
+    with pytest.raises(OutOfReach) as caught:
+        run()
+    known = caught.value
+    assert known.seen == sum(recorded.sizes)
+    assert known.accuracy == pytest.approx(1 - wrong[: known.seen].mean())
+    assert known.at_best == pytest.approx(1 - wrong[: known.seen].sum() / len(labels))
+    before = wrong[: known.seen - recorded.sizes[-1]].sum() / len(labels)
+    assert known.at_best < at_least <= 1 - before, "not a batch too early, not one too late"

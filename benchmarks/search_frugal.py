@@ -1,0 +1,209 @@
+"""How long a search needs to reach what a naive one reaches: the figures of docs/search.md.
+
+    python benchmarks/search_frugal.py --results results --trials 40 --seed 0 --seed 1 --seed 2 \
+        --seed 3 --seed 4
+
+The naive search draws chains at random from the same automatic space, trains every one to its end,
+evaluates it on all of validation, times it beside the baseline, and keeps no cache. Ours gets as
+many seconds as the naive one took. Both make their own baseline, in a process of their own, with an
+empty cache; the clock starts with the command. A seed's results that lie in the folder already are
+read, not made again.
+
+Prints Markdown: by seed the naive search's wall time and best feasible OCS, when that was reached
+by either, and the ratio of ours to the naive wall time; below, its median. `--picture FILE` draws
+both curves of the best feasible OCS against wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "digits.yaml"
+Curve = list[tuple[float, float]]  # seconds, best feasible OCS from then on
+
+
+def naive(seed: int, trials: int, store: str) -> Curve:
+    """A random search in which everything is done."""
+    import optuna
+
+    from netzip_mlflow import recipe as recipes
+    from netzip_mlflow import search, techniques
+    from netzip_mlflow.deployable import Exports
+    from netzip_mlflow.errors import NetzipError
+    from netzip_mlflow.search import Space
+    from netzip_mlflow.stages import candidates, measurement
+    from netzip_mlflow.stages.compress import context_of
+    from netzip_mlflow.stages.job import Options, job, open_tracker
+    from netzip_mlflow.stages.train import baseline, prepare
+    from netzip_mlflow.tasks import open_task
+
+    begun, curve = time.monotonic(), Curve()
+    recipe = recipes.load(RECIPE, [f"seed={seed}"])
+    options = Options(store)
+    space = search.read(search.automatic())
+    assert isinstance(space, Space)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    task = open_task(recipe.task, recipe.data, recipe.seed)
+    network = prepare(recipe, task)
+    with job("search", "naive", options, open_tracker(options)) as work:
+        exports = Exports()
+        origin = baseline(work, recipe, task, network, exports)
+        candidates.inspect_and_judge(work, origin, None, recipe, task)
+        context = context_of(work, recipe, task, origin, exports)
+        first, twin = origin.measured, origin.twin
+        assert first is not None
+        assert twin is not None
+        for number in range(trials):
+            chain = techniques.chain(space.suggest(study.ask()))
+            label = techniques.label(chain)
+            made = candidates.start(work, f"trial-{number}", label, kind="trial")
+            try:
+                made.file = candidates.walk(made, chain, twin, context).save(made.folder)
+                spec, splits = recipe.measure, ("validation",)
+                found = measurement.inspect(made.name, made.file, spec)
+                measurement.judge(found, first, task, splits, spec, seed, work.progress)
+                measurement.clock([first, found], spec, seed, work.progress)
+                measurement.grade(found, first, recipe.score)
+            except NetzipError as error:
+                candidates.fail(made, error)
+                continue
+            made.run.log(found.metrics)
+            candidates.finish(made)
+            if found.metrics["validation/score/feasible"]:
+                curve.append((time.monotonic() - begun, found.metrics["validation/score/ocs"]))
+    return [*risen(curve), (time.monotonic() - begun, math.nan)]
+
+
+def frugal(seed: int, seconds: float, store: str) -> Curve:
+    """Ours, by its command; the times are those of the study's database."""
+    import optuna
+
+    from netzip_mlflow.search import told
+
+    storage = store.replace("mlflow.db", "study.db")
+    command = ["search", str(RECIPE), "--seed", str(seed), "--trials", "1000", "--quiet"]
+    command += ["--timeout", f"{seconds:.0f}s", "--study", "frugal", "--storage", storage]
+    command += ["--tracking-uri", store, "--set", "search.keep=1", "--set", "candidates={}"]
+    begun = time.time()
+    subprocess.run([sys.executable, "-m", "netzip_mlflow", *command], check=False)
+    study = optuna.load_study(study_name="frugal", storage=storage)
+    return risen(
+        [
+            (t.datetime_complete.timestamp() - begun, t.user_attrs[told.OCS])
+            for t in told.ended(study)
+            if t.user_attrs[told.FEASIBLE] and t.datetime_complete
+        ]
+    )
+
+
+def risen(found: Sequence[tuple[float, float]]) -> Curve:
+    """Only what was better than everything before."""
+    best, curve = -math.inf, Curve()
+    for seconds, ocs in sorted(found):
+        if ocs > best:
+            best = ocs
+            curve.append((seconds, ocs))
+    return curve
+
+
+def made(seed: int, trials: int, folder: Path) -> dict[str, Any]:
+    """Both curves of a seed, from their file if it is there."""
+    file = folder / f"frugal-{trials}-{seed}.json"
+    if not file.exists():
+        plain = apart("naive", seed, trials, folder)
+        wall = plain.pop()[0]
+        ours = apart("frugal", seed, wall, folder)
+        file.write_text(json.dumps({"naive": plain, "frugal": ours, "naive_s": wall}))
+    return json.loads(file.read_text())
+
+
+def apart(which: str, seed: int, size: float, folder: Path) -> Curve:
+    """A search in a process and a store of its own."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        one = ["--one", which, "--seed", str(seed), "--size", str(size), "--results", place]
+        done = subprocess.run(
+            [sys.executable, __file__, *one],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"NETZIP_CACHE": str(Path(place, "cache"))},
+        )
+    return [(s, o) for s, o in json.loads(done.stdout.splitlines()[-1])]
+
+
+def reached(curve: Sequence[Sequence[float]], ocs: float) -> float:
+    """When a curve reached an OCS, seconds; infinite where it did not."""
+    return next((s for s, o in curve if o >= ocs), math.inf)
+
+
+def table(seeds: Sequence[int], found: Sequence[dict[str, Any]]) -> str:
+    """Markdown."""
+    head = ["seed", "naive, s", "its best OCS", "reached by it, s", "by ours, s", "share", "ours"]
+    lines, shares = [head, ["---"] * len(head)], []
+    for seed, each in zip(seeds, found, strict=True):
+        best, wall = each["naive"][-1][1], each["naive_s"]
+        ours = reached(each["frugal"], best)
+        shares.append(ours / wall)
+        figures = [f"{wall:.0f}", f"{best:.2f}", f"{each['naive'][-1][0]:.0f}", f"{ours:.0f}"]
+        lines.append([str(seed), *figures, f"{ours / wall:.2f}", f"{each['frugal'][-1][1]:.2f}"])
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{text}\n\nmedian share: {statistics.median(shares):.2f}"
+
+
+def draw(found: Sequence[dict[str, Any]], file: Path) -> None:
+    """Both curves of every seed."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    from netzip_mlflow.report.style import RC
+
+    with mpl.rc_context(RC):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for number, each in enumerate(found):
+            for which, colour in (("naive", "#9aa5b1"), ("frugal", "#1f6f8b")):
+                seconds, ocs = zip(*each[which], (each["naive_s"], each[which][-1][1]), strict=True)
+                label = which if number == 0 else None
+                axes.step(seconds, ocs, where="post", color=colour, label=label, alpha=0.8)
+        axes.set(xlabel="wall time, s", ylabel="best feasible OCS", xlim=(0, None))
+        axes.legend(frameon=False, loc="lower right")
+        figure.savefig(file, dpi=160)
+
+
+def main() -> None:
+    """Run what is missing, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seed", type=int, action="append", help="repeatable; default: 0")
+    parser.add_argument("--trials", type=int, default=40, help="of the naive search")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of results")
+    parser.add_argument("--picture", type=Path, help="a file for the curves")
+    parser.add_argument("--one", choices=("naive", "frugal"), help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=float, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.results.mkdir(parents=True, exist_ok=True)
+    seeds = given.seed or [0]
+    if given.one:
+        store = f"sqlite:///{given.results.resolve()}/mlflow.db"
+        run = naive(seeds[0], int(given.size), store) if given.one == "naive" else None
+        print(json.dumps(run or frugal(seeds[0], given.size, store)))
+        return
+    found = [made(seed, given.trials, given.results) for seed in seeds]
+    print(table(seeds, found))
+    if given.picture:
+        draw(found, given.picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""How trials stand to each other, by hand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from netzip_mlflow.search import told
+
+
+def trial(number: int, ocs: float, violation: float = 0.0, **more: Any) -> FrozenTrial:
+    """One as `stages.trial` leaves it; `ratios` P, S, C."""
+    ratios = more.pop("ratios", None)
+    attributes = {
+        told.SLOT: number,
+        told.CHAIN: "c",
+        told.RUN: f"run-{number}",
+        told.ENTRIES: more.pop("entries", f'[{{"t": {number}}}]'),
+        told.OCS: ocs,
+        told.FEASIBLE: violation <= 0,
+        told.VIOLATIONS: json.dumps({"max_drop_points": violation, "max_disk_mib": -3.0}),
+        **({told.RATIOS: json.dumps(dict(zip("PSC", ratios, strict=True)))} if ratios else {}),
+        **more,
+    }
+    made = create_trial(state=TrialState.COMPLETE, value=ocs, user_attrs=attributes)
+    made.number = number
+    return made
+
+
+def numbers(trials: list[FrozenTrial]) -> list[int]:
+    return [t.number for t in trials]
+
+
+def test_feasible_ones_by_ocs_then_the_others_by_what_they_violate():
+    given = [trial(0, 9.0, 0.4), trial(1, 3.0), trial(2, 99.0, 2.0), trial(3, 5.0)]
+    assert numbers(told.ranked(given)) == [3, 1, 0, 2]
+    assert told.best_ocs(given) == 5.0
+    assert told.best_ocs([given[0], given[2]]) is None
+
+
+def test_what_is_kept_makes_up_for_nothing():
+    assert told.violation({"a": 0.5, "b": -7.0, "c": 0.25}) == 0.75
+
+
+def test_of_equal_chains_the_first():
+    given = [trial(0, 5.0, entries="[]"), trial(1, 5.0), trial(2, 5.0, entries="[]")]
+    assert numbers(told.ranked(given)) == [0, 1]
+    assert told.same(given, "[]") is given[0]
+    assert told.same(given, "[{}]") is None
+
+
+def test_what_was_stopped_early_stands_only_where_nothing_else_does():
+    stopped = {told.REASON: "stopped after epoch 1"}
+    given = [trial(0, 0.0, 0.2, **stopped), trial(1, 4.0, 3.0)]
+    assert numbers(told.ranked(given)) == [1]
+    assert numbers(told.ranked(given[:1])) == [0]
+    assert told.same([trial(0, 1.0, entries="[]", **stopped)], "[]") is None
+
+
+def test_the_front_holds_what_nothing_feasible_beats():
+    given = [
+        trial(0, 1.0, ratios=(1.00, 4.0, 4.0)),
+        trial(1, 1.0, ratios=(0.99, 4.0, 8.0)),
+        trial(2, 1.0, ratios=(0.99, 4.0, 7.0)),  # beaten by 1
+        trial(3, 1.0, ratios=(0.98, 6.0, 6.0)),
+        trial(4, 1.0, 0.5, ratios=(1.00, 9.0, 9.0)),  # not feasible
+        trial(5, 1.0, ratios=(1.00, 4.0, 4.0)),  # as good as 0: neither beats the other
+    ]
+    assert numbers(told.front(given, "PSC")) == [0, 1, 3, 5]
+    assert numbers(told.front(given, "PS")) == [0, 3, 5]
+
+
+def test_every_planned_trial_is_a_row():
+    study = optuna.create_study()
+    study.add_trial(trial(0, 2.5, ratios=(0.9, 2.0, 3.0)))
+    study.add_trial(trial(0, 0.0, 4.0, **{told.REASON: "stopped"}))
+    study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.0))  # none of ours
+    first, second = told.rows(study)
+    assert (first["ocs"], first["ratio/S"], first["feasible"], first["reason"]) == (
+        2.5,
+        2.0,
+        True,
+        "",
+    )
+    assert (second["ocs"], second["reason"], second["feasible"]) == ("", "stopped", False)
+
+
+def test_a_chain_is_read_as_a_recipe_writes_it():
+    given = trial(0, 1.0, entries='[{"ptq": {"bits": 4}}]')
+    assert told.entries(given) == ({"ptq": {"bits": 4}},)
+    assert told.violation(json.loads(given.user_attrs[told.VIOLATIONS])) == pytest.approx(0.0)
