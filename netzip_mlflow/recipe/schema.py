@@ -254,8 +254,8 @@ SearchSpace = Annotated[
 class SearchSpec(_Spec):
     """What `search` tries: `space` is a chain with domains, or `auto` (from the techniques).
 
-    `trials` belong to the study, however often it is gone on with. After `timeout` (seconds, or a
-    text such as 90s, 30m, 8h) no trial is begun; one that takes longer than `trial_timeout` fails.
+    `trials` belong to the study, however often it is gone on with. `timeout` (seconds, or a text
+    such as 90s, 30m, 8h) ends the search; a trial that takes longer than `trial_timeout` fails.
     `keep`: so many of the best are measured on test, beside the recipe's candidates, and their
     models stored. `objectives`: with `sampler: nsga2`, the ratios whose Pareto front is searched.
     """

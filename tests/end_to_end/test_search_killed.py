@@ -111,3 +111,27 @@ def test_two_workers_of_which_one_is_killed_make_every_trial_once(tmp_path: Path
     helper.send_signal(signal.SIGKILL)
     assert process.wait(600) == 0, (tmp_path / "log.txt").read_text()[-3000:]
     check(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ctrl_c_ends_with_the_best_so_far(tmp_path: Path) -> None:
+    import mlflow
+
+    process = start(tmp_path)
+    while ended(tmp_path) < 3 and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(300) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    study = study_in(tmp_path)
+    assert study is not None
+    states = Counter(t.state for t in study.trials)
+    assert states[TrialState.RUNNING] == 0
+    assert states[TrialState.WAITING] > 0, "the same command would go on"
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert client.get_model_version_by_alias("killed", "best-ocs")
+    (experiment,) = (e for e in client.search_experiments() if e.name == "netzip")
+    runs = client.search_runs([experiment.experiment_id])
+    assert {r.info.status for r in runs} <= {"FINISHED", "KILLED"}
+    (parent,) = (r for r in runs if r.data.tags["netzip.kind"] == "search")
+    assert parent.info.status == "FINISHED"

@@ -185,3 +185,17 @@ def test_faults_say_where_and_what_is_allowed(entries, message):
     found = problems(*entries)
     assert len(found) == 1
     assert message in found[0]
+
+
+def test_every_starting_point_is_a_chain_of_the_automatic_space():
+    space = search.read(search.automatic())
+    assert isinstance(space, search.Space)
+    begun = search.starts()
+    for entries in begun:
+        parameters = space.encode(entries)
+        assert parameters is not None, entries
+        trial = optuna.trial.FixedTrial(parameters)
+        assert techniques.chain(space.suggest(trial)) == techniques.chain(entries)
+    named = {name for entries in begun for entry in entries for name in entry}
+    proposing = {n for n in techniques.names() if techniques.find(n).traits.starts}
+    assert proposing <= named

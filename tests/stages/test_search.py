@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Any
 
 import optuna
@@ -12,6 +14,8 @@ from optuna.trial import TrialState
 from netzip_mlflow import data, models, recipe, search, tasks, techniques
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.search import told
+from netzip_mlflow.stages import search as stages_search
+from netzip_mlflow.stages import trial as stages_trial
 from netzip_mlflow.stages.search import Found, Request, search_recipe
 
 RECIPE = """
@@ -160,6 +164,85 @@ def test_a_trial_that_cannot_be_made_fails_and_the_others_go_on(searched, client
     space = "search.space=[{factorise: {layers: 'no.such.layer', ratio: [0.3, 0.5]}}]"
     with pytest.raises(NetzipError, match="no trial was judged"):
         searched(space, "search.trials=2", "candidates={}")
+
+
+def test_a_front_of_ratios_is_searched_and_the_best_ocs_of_it_wins(searched):
+    changes = ("search.sampler=nsga2", "search.objectives=[P, C]", "search.trials=5", *SHORT)
+    found = searched(*changes)
+    study = study_of(found)
+    assert len(study.directions) == 2
+    judged = [t for t in told.ended(study) if told.RATIOS in t.user_attrs]
+    for trial in judged:
+        ratios = json.loads(trial.user_attrs[told.RATIOS])
+        assert trial.values == [ratios["P"], ratios["C"]]
+    feasible = [t for t in judged if t.user_attrs[told.FEASIBLE]]
+    best = max(feasible, key=lambda t: t.user_attrs[told.OCS])
+    assert best.user_attrs[told.OCS] == told.best_ocs(told.ended(study))
+    assert study.trials[found.trial].user_attrs[told.OCS] == best.user_attrs[told.OCS]
+    assert not [t for t in study.trials if t.state == TrialState.PRUNED], "no bound is exact here"
+    numbers = {t.number for t in told.front(told.ended(study), "PC")}
+    assert numbers <= {t.number for t in study.best_trials}, "Optuna's front holds ours"
+
+
+def test_an_evaluation_ends_when_the_limit_is_out_of_reach(searched, client):
+    space = "search.space=[{prune_random: {ratio: [0.97, 0.98]}}, {half: {}}]"
+    found = searched(space, "search.trials=2", *SHORT)
+    (first, second) = study_of(found).trials
+    for trial in (first, second):
+        assert "images of validation" in trial.user_attrs[told.REASON]
+        run = client.get_run(trial.user_attrs[told.RUN])
+        drop = run.data.metrics["validation/accuracy/drop_points"]
+        assert trial.constraints["max_drop_points"] == pytest.approx((drop - 3.0) / 3.0)
+    shown = next(c for c in found.outcome.candidates if c.name == f"trial-{found.trial}")
+    assert shown.measured.metrics["validation/accuracy/drop_points"] > 3.0, "judged to the end"
+
+
+def test_a_trial_that_takes_too_long_fails(searched, client):
+    with pytest.raises(NetzipError, match="no trial was judged"):
+        searched("search.trials=1", "search.trial_timeout=0.0001s", *SHORT)
+    (experiment,) = (e for e in client.search_experiments() if e.name != "Default")
+    runs = client.search_runs([experiment.experiment_id], "tags.`netzip.kind` = 'trial'")
+    assert [run.info.status for run in runs] == ["FAILED"]
+    assert "search.trial_timeout" in runs[0].data.tags["netzip.reason"]
+
+
+class _Clock:
+    """The module `time`, two hours ahead once a trial of a number has begun."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.ahead = number, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+def test_the_trial_in_flight_when_the_time_is_over_waits_again(searched, client, monkeypatch):
+    clock = _Clock(1)
+    for module in (stages_search, stages_trial):
+        monkeypatch.setattr(module, "time", clock)
+    tried = stages_trial.Trials._tried
+
+    def begun(trials, trial, *given):
+        clock.ahead = 7200.0 if trial.number == clock.number else 0.0
+        return tried(trials, trial, *given)
+
+    monkeypatch.setattr(stages_trial.Trials, "_tried", begun)
+    changes = ("search.trials=3", "search.timeout=1h", "search.keep=1")
+    found = searched(*changes, study="mine")
+    states = [t.state.name for t in study_of(found).trials]
+    assert states == ["COMPLETE", "FAIL", "WAITING", "WAITING"]
+    left = study_of(found).trials[1]
+    assert client.get_run(left.user_attrs[told.RUN]).info.status == "KILLED"
+    assert found.trial == 0, "the best so far"
+
+    clock.number = -1
+    again = study_of(searched(*changes, study="mine"))
+    assert sorted(t.user_attrs[told.SLOT] for t in told.ended(again)) == [0, 1, 2]
+    taken = next(t for t in told.ended(again) if t.user_attrs[told.SLOT] == 1)
+    assert taken.params == left.params
 
 
 def test_a_space_that_is_wrong_is_said_before_any_run(tmp_path):
