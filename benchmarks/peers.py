@@ -6,10 +6,11 @@ writes, each as the tool leaves it, FOLDER/ort.onnx (onnxruntime.quantization.qu
 per channel, uint8 activations x int8 weights, min-max), FOLDER/ort-reduced.onnx (the same with its
 reduce_range option), FOLDER/nncf.onnx (nncf.quantize, default preset; needs `pip install nncf`) and
 FOLDER/nncf-control.onnx (nncf.quantize_with_accuracy_control on validation, within the recipe's
-max_drop_points, biases corrected the slower, more accurate way). None of them trains. Beside
-each stands NAME-stripped.onnx: the same graph after the stripping and naming pass that every file of
-ours gets, so that a difference in size that remains is not bookkeeping. Then score all of them beside
-ours, in one interleaved measurement:
+max_drop_points, biases corrected the slower, more accurate way). None of them trains.
+
+Beside each stands NAME-stripped.onnx: the same graph after the stripping and naming pass that every
+file of ours gets, so that a difference in size that remains is not bookkeeping. Then score all of
+them beside ours, in one interleaved measurement:
 
     netzip measure FOLDER/*.onnx OURS.onnx --baseline BASELINE.onnx --recipe RECIPE
 
