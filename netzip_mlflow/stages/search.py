@@ -207,7 +207,7 @@ def _take_over(work: Job, study: optuna.Study, baseline: str) -> None:
 
     ends = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED"}
     for trial in study.get_trials(deepcopy=False):
-        if told.RUN in trial.user_attrs and trial.state.is_finished():
+        if trial.user_attrs.get(told.RUN) and trial.state.is_finished():
             tags = {"netzip.baseline": baseline}
             work.run.adopt(trial.user_attrs[told.RUN], ends.get(trial.state, ""), tags)
 

@@ -194,7 +194,9 @@ class Trials:
             trial.set_user_attr(told.RATIOS, json.dumps(ratios))
         trial.set_user_attr(told.OCS, ocs)
         trial.set_user_attr(told.FEASIBLE, feasible)
-        self.made[trial.number].run.log({"validation/score/feasible": float(feasible)})
+        run = self.made[trial.number].run
+        run.log({"validation/score/feasible": float(feasible)})
+        trial.set_user_attr(told.RUN, run.id)  # it may have been made only now: see tracking.Outbox
         for name, excess in violations.items():
             trial.set_constraint(name, excess)
         objectives = self.recipe.search.objectives if self.recipe.search else ()
@@ -222,6 +224,7 @@ class Trials:
         if best is None or bound is None or bound > best:
             return
         self._explain(trial, made, f"skipped: OCS at most {bound:.3f}, best so far {best:.3f}")
+        trial.set_user_attr(told.RUN, made.run.id)
         for name in self.limits.names():
             trial.set_constraint(name, 0.0)
         raise TrialPruned

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import mlflow
+import optuna
 import pandas as pd
 import pytest
 
@@ -144,3 +145,36 @@ class TestComesBack:
         files = {item.path for item in client.list_artifacts(parent)}
         assert {"comparison.csv", "report.html", "plots", "recipe.yaml"} <= files
         assert list(folder.path.glob("netzip-unsent-*")) == []
+
+    def test_a_search_goes_on(self, folder, server, until):
+        changes = {
+            "candidates": "{first: ['plugs:pull', half], second: ['plugs:wait', half]}",
+            "search.space": "[{one_of: [{'plugs:pull': {}}, {'plugs:wait': {}}]}, {half: {}}]",
+            "search.trials": "2",
+            "search.keep": "1",
+        }
+        told = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
+        process = folder.netzip(
+            *("search", "quick.yaml", "--json", "--study", "s", "--storage", "sqlite:///s.db"),
+            *told,
+            MLFLOW_TRACKING_URI=server.uri,
+        )
+        until(
+            lambda: (folder.path / "waiting").exists() or process.poll() is not None,
+            "the second trial is made while the server is away",
+        )
+        assert process.poll() is None, process.communicate()
+        assert not server.healthy()
+        server.start()
+        (folder.path / "back").touch()
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert json.loads(out)["trials"] == 2
+        runs = folder.runs()
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        trials = {r.info.run_id: r for r in runs if r.data.tags["netzip.kind"] == "trial"}
+        study = optuna.load_study(study_name="s", storage=f"sqlite:///{folder.path / 's.db'}")
+        assert {t.user_attrs["netzip.run_id"] for t in study.trials} == set(trials)
+        for trial in study.trials:
+            run = trials[trial.user_attrs["netzip.run_id"]]
+            assert run.data.metrics["validation/score/ocs"] == pytest.approx(trial.value)
