@@ -142,19 +142,29 @@ def search(
     tracking_uri: UriOption = None,
     seed: SeedOption = None,
     threads: ThreadsOption = None,
+    dry_run: DryRunOption = False,
     no_cache: NoCacheOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Search for the best OCS within the constraint; the winner is measured on test."""
-    store = open_store(tracking_uri)
+    store = None if dry_run else open_store(tracking_uri)
     given = {
         "search.trials": trials,
         "search.timeout": timeout,
         "score.max_drop_points": max_drop_points,
     }
     told = [f"{key}={value}" for key, value in given.items() if value]
-    loaded = read_recipe(path, recipe, [*(overrides or []), *told], seed, threads)
+    loaded = read_recipe(
+        path, recipe, [*(overrides or []), *told], seed, threads, files=not dry_run
+    )
+    if dry_run:
+        from netzip_mlflow.stages.plan import plan_search
+        from netzip_mlflow.stages.search import space_of
+
+        planned = plan_search(loaded, space_of(loaded))
+        _emit(as_json, planned.as_object, planned.as_text)
+        return
     with _options(experiment, store, quiet, cache=not no_cache) as options:
         from netzip_mlflow.stages.search import Request, search_recipe
 

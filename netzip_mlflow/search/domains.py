@@ -25,6 +25,9 @@ class Choices:
 
     values: tuple[Any, ...]
 
+    def __str__(self) -> str:
+        return " | ".join("null" if v is None else str(v) for v in self.values)
+
     def suggest(self, trial: Trial, name: str) -> Any:
         return trial.suggest_categorical(name, self.values)
 
@@ -41,6 +44,11 @@ class Interval(Range):
     """A closed range of numbers; `step` None: every number of it, `whole`: integers."""
 
     whole: bool = False
+
+    def __str__(self) -> str:
+        scale = ", logarithmic" if self.log else ""
+        step = "" if self.step is None else f", in steps of {self.step:g}"
+        return f"{self.low:g} to {self.high:g}{scale}{step}"
 
     def suggest(self, trial: Trial, name: str) -> Any:
         if self.whole:

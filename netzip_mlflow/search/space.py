@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from netzip_mlflow import techniques
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
-from netzip_mlflow.search.domains import AUTO, Domain, domain
+from netzip_mlflow.search.domains import AUTO, Choices, Domain, domain
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -89,9 +89,12 @@ class Space:
     def domains(self) -> dict[str, Domain | tuple[str, ...]]:
         """Everything that varies, by name: names of alternatives, domains of parameters."""
         found: dict[str, Any] = {}
-        for path in self._paths():
-            chooser = _Listing(path)
-            with contextlib.suppress(Unsuited):
+        steps = [step for slot in self.slots for way in slot.alternatives for step in way]
+        choices = [d for step in steps for d in step.free.values() if isinstance(d, Choices)]
+        turns = max((len(each.values) for each in choices), default=1)
+        for path, turn in itertools.product(self._paths(), range(turns)):
+            chooser = _Listing(path, turn)
+            with contextlib.suppress(Unsuited, InputError):
                 self.walk(chooser)
                 found |= chooser.found
         return found
@@ -168,9 +171,11 @@ class _Suggesting:
 
 @dataclass(eq=False)
 class _Listing:
-    """Goes one way through the space and notes what varies on it."""
+    """Goes one way through the space and notes what varies on it; `turn`: where there is a choice
+    of values, its number."""
 
     path: tuple[Alternative, ...]
+    turn: int | None = None
     found: dict[str, Any] = field(default_factory=dict)
 
     def place(self, number: int, name: str, offered: Sequence[Alternative]) -> Alternative:
@@ -182,8 +187,10 @@ class _Listing:
         return wanted
 
     def value(self, step: Step, key: str, name: str) -> Any:
-        self.found[name] = step.free[key]
-        return step.free[key].some()
+        among = self.found[name] = step.free[key]
+        if self.turn is None or not isinstance(among, Choices):
+            return among.some()
+        return among.values[self.turn % len(among.values)]
 
 
 @dataclass(eq=False)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from netzip_mlflow import data, models, techniques, training
+from netzip_mlflow import data, models, search, techniques, training
+from netzip_mlflow.recipe import SearchSpec
 from netzip_mlflow.stages.job import chosen
 from netzip_mlflow.stages.train import prepare
 from netzip_mlflow.tasks import open_task
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.techniques import Technique
     from netzip_mlflow.twin import Twin
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan", "plan", "plan_search"]
 
 # Seconds seen on two cores with small networks; the rest of the estimate is timed now.
 START, EXPORT, PER_MODEL, REPORT = 8.0, 4.0, 2.5, 6.0
@@ -29,11 +31,13 @@ STEPS = 3
 class Plan:
     """`steps` in order, each with its seconds; a rough estimate: training and evaluation are
     extrapolated from a few steps timed on this machine, the rest are typical values. `missing` says
-    which data and weights are not here; without data, how long most steps take is unknown (NaN)."""
+    which data and weights are not here; without data, how long most steps take is unknown (NaN).
+    `varies`: what a search chooses among, by name."""
 
     name: str
     steps: tuple[tuple[str, float], ...]
     missing: tuple[str, ...] = ()
+    varies: tuple[tuple[str, str], ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -48,6 +52,7 @@ class Plan:
             "steps": steps,
             "seconds": _rounded(self.seconds),
             "missing": list(self.missing),
+            **({"varies": dict(self.varies)} if self.varies else {}),
         }
 
     def as_text(self) -> str:
@@ -59,6 +64,7 @@ class Plan:
             f"{'?' if math.isnan(seconds) else f'{seconds:.0f}':>8} s  {step}"
             for step, seconds in self.steps
         ]
+        lines += [f"  {name}: {values}" for name, values in self.varies]
         return "\n".join([f"{self.name}: {total}", *absent, *lines])
 
 
@@ -74,25 +80,63 @@ def plan(recipe: Recipe, only: tuple[str, ...] = ()) -> Plan:
         InputError: as `compress` would, before any run.
     """
     names = chosen(list(recipe.candidates), only)
-    no_data, no_weights = data.missing(recipe.data), models.missing(recipe.model)
-    pace = UNKNOWN if no_data else _measured(recipe, weights=not no_weights)
-    steps = [("start, read data", START)]
-    if recipe.train is not None:
-        what = f"train {recipe.model.name or 'the network'}, {recipe.train.epochs} epochs"
-        steps.append((what, recipe.train.epochs * pace.epoch))
-    each = PER_MODEL + pace.judging
-    steps.append(("export and evaluate the baseline", EXPORT + each))
+    pace, missing = _pace(recipe)
+    steps = [*_beginning(recipe, pace)]
     for name in names:
         chain = techniques.chain(recipe.candidates[name])
-        epochs = sum(_epochs(t) for t in chain)
-        changed = any(t.traits.kind == "float" for t in chain)
-        seconds = each + epochs * pace.epoch + (EXPORT if changed else 0.0)
-        steps.append((f"{name}: {techniques.label(chain)}", seconds))
-    seconds = recipe.measure.latency.max_seconds
-    steps.append((f"time {len(names) + 1} models together, at most", seconds))
-    steps.append(("compare, report, views", REPORT))
-    missing = tuple(str(problem) for problem in (no_data, no_weights) if problem)
+        steps.append((f"{name}: {techniques.label(chain)}", pace.of(chain)))
+    steps += _end(recipe, len(names) + 1)
     return Plan(recipe.name, tuple(steps), missing)
+
+
+def plan_search(recipe: Recipe, space: search.Space) -> Plan:
+    """What `search` would do; most of its trials are skipped or ended early, so that the time for
+    them is a limit.
+
+    Raises:
+        InputError: as `search` would, before any run.
+    """
+    spec = recipe.search or SearchSpec()
+    pace, missing = _pace(recipe)
+    own = [techniques.chain(entries) for entries in recipe.candidates.values()]
+    begun = [techniques.chain(e) for e in (search.starts() if spec.space == "auto" else ())]
+    each = [pace.of(chain) for chain in (*own, *begun)]
+    trials = spec.trials * (sum(each) / len(each) if each else math.nan)
+    limit = spec.timeout if spec.timeout is not None else math.inf
+    what = f"at most {spec.trials} trials by {spec.sampler}"
+    kept = f"the best {spec.keep} and {len(own)} candidates on test"
+    steps = [
+        *_beginning(recipe, pace),
+        (what, limit if math.isnan(trials) and math.isfinite(limit) else min(trials, limit)),
+        (kept, sum(map(pace.of, own)) + spec.keep * pace.of(())),
+        *_end(recipe, len(own) + spec.keep + 1),
+    ]
+    varies = tuple((name, _among(values)) for name, values in space.domains().items())
+    return Plan(recipe.name, tuple(steps), missing, varies)
+
+
+def _among(values: object) -> str:
+    return " | ".join(values) if isinstance(values, tuple) else str(values)
+
+
+def _pace(recipe: Recipe) -> tuple[_Pace, tuple[str, ...]]:
+    """How fast this machine is, and what is not here."""
+    no_data, no_weights = data.missing(recipe.data), models.missing(recipe.model)
+    pace = UNKNOWN if no_data else _measured(recipe, weights=not no_weights)
+    return pace, tuple(str(problem) for problem in (no_data, no_weights) if problem)
+
+
+def _beginning(recipe: Recipe, pace: _Pace) -> Iterator[tuple[str, float]]:
+    yield "start, read data", START
+    if recipe.train is not None:
+        what = f"train {recipe.model.name or 'the network'}, {recipe.train.epochs} epochs"
+        yield what, recipe.train.epochs * pace.epoch
+    yield "export and evaluate the baseline", EXPORT + pace.of(())
+
+
+def _end(recipe: Recipe, models: int) -> Iterator[tuple[str, float]]:
+    yield f"time {models} models together, at most", recipe.measure.latency.max_seconds
+    yield "compare, report, views", REPORT
 
 
 @dataclass(frozen=True)
@@ -101,6 +145,12 @@ class _Pace:
 
     epoch: float
     judging: float
+
+    def of(self, chain: Sequence[Technique]) -> float:
+        """Of a candidate, from its making to its accuracy."""
+        epochs = sum(_epochs(t) for t in chain)
+        changed = any(t.traits.kind == "float" for t in chain)
+        return PER_MODEL + self.judging + epochs * self.epoch + (EXPORT if changed else 0.0)
 
 
 UNKNOWN = _Pace(math.nan, math.nan)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.stages.candidates import Candidate
     from netzip_mlflow.tasks import Task
 
-__all__ = ["Found", "Request", "search_recipe"]
+__all__ = ["Found", "Request", "search_recipe", "space_of"]
 
 ALIAS = "best-ocs"
 POLL_S = 0.5
@@ -81,7 +81,7 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
     """
     spec = recipe.search or SearchSpec()
     recipe = recipe.model_copy(update={"search": spec})
-    _space(spec)
+    space_of(recipe)
     url = request.storage or default_storage(options.tracking_uri)
     storage = studies.open_storage(url)
     tracker = open_tracker(options)
@@ -135,7 +135,7 @@ def _trials(
         task,
         origin,
         compress.context_of(work, recipe, task, origin, exports),
-        _space(spec),
+        space_of(recipe),
         _limits(recipe, spec),
         StageCache.open() if work.options.cache else None,
         study,
@@ -152,7 +152,13 @@ def _digest(recipe: Recipe) -> str:
     return recipe.model_copy(update={"search": spec}).digest()
 
 
-def _space(spec: SearchSpec) -> Space:
+def space_of(recipe: Recipe) -> Space:
+    """What a recipe's search chooses among.
+
+    Raises:
+        InputError: the space is wrong, or empty.
+    """
+    spec = recipe.search or SearchSpec()
     entries = search.automatic() if spec.space == "auto" else spec.space
     found = search.read(list(entries))
     problems = found if isinstance(found, list) else found.problems()

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 COMMANDS = (
-    *("compress", "train", "measure", "compare", "score"),
+    *("compress", "train", "search", "measure", "compare", "score"),
     *("validate", "init", "list", "doctor", "export"),
 )
 

@@ -46,6 +46,25 @@ class TestBadInput:
         assert says in ended.err
 
 
+class TestDryRun:
+    def test_it_says_what_varies_and_leaves_nothing_behind(self, netzip, recipe, place):
+        before = set(place.iterdir())
+        ended = netzip("search", recipe, "--set", SPACE, "--trials", 7, "--dry-run")
+        assert ended.status == 0
+        assert "at most 7 trials by tpe" in ended.out
+        assert "prune_random.ratio: 0.1 | 0.2" in ended.out
+        assert set(place.iterdir()) == before
+
+    def test_as_an_object_its_steps_add_up(self, netzip, recipe):
+        space = "search.space=[{qat: {bits: [8, ternary], budget: auto}}]"
+        options = ("--set", space, "--timeout", "90s", "--dry-run", "--json")
+        found = netzip("search", recipe, *options).object
+        assert found["seconds"] == pytest.approx(sum(s["seconds"] for s in found["steps"]), abs=0.5)
+        (limit,) = (s["seconds"] for s in found["steps"] if s["step"].startswith("at most"))
+        assert limit <= 90
+        assert found["varies"] == {"qat.bits": "8 | ternary", "qat.budget": "null | 1.8 | 2.5"}
+
+
 @pytest.mark.usefixtures("store", "no_pictures")
 class TestStatus:
     def test_nothing_feasible_is_status_3_with_the_least_violating(self, netzip, recipe):
