@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from netzip_mlflow import data, models, recipe, tasks, techniques
-from netzip_mlflow.report import plots
+from netzip_mlflow.report import plots, search_plots
 from netzip_mlflow.stages.job import Options
 
 if TYPE_CHECKING:
@@ -50,10 +50,16 @@ def one_figure(_frame: object, **_named: object) -> dict[str, Figure]:
     return {"blank": Figure()}
 
 
+def one_figure_of_a_search(*_given: object) -> dict[str, Figure]:
+    """The same, in place of `search_plots.figures`."""
+    return {"blank": Figure()}
+
+
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is drawn."""
     monkeypatch.setattr(plots, "figures", one_figure)
+    monkeypatch.setattr(search_plots, "figures", one_figure_of_a_search)
 
 
 def read_recipe(text: str, folder: Path, *overrides: str) -> Recipe:
