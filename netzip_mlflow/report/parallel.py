@@ -21,6 +21,7 @@ from netzip_mlflow.report.trials import Trials
 __all__ = ["Parallel", "draw_parallel", "parallel"]
 
 _ABSENT = -0.16  # where a line passes an axis that its chain does not have
+_HEAD = (17, 3)  # characters and lines over an axis
 _DASHES = (0, (4, 2))
 
 
@@ -79,7 +80,9 @@ def draw_parallel(data: Parallel) -> Figure:
         axes.set_xlim(-0.35 if absent else -0.15, len(data.dimensions) - 0.45)
         axes.set_ylim(_ABSENT - 0.08 if absent else -0.06, 1.06)
         axes.set_axis_off()
-        axes.set_title("Parameters and OCS on validation of every judged trial", pad=52)
+        above = max(shorten(d.label, *_HEAD).count("\n") for d in data.dimensions)
+        title = "Parameters and OCS on validation of every judged trial"
+        axes.set_title(title, pad=30 + 11 * above)
         if feasible.sum() > 1 and scale.vmin != scale.vmax:
             bar = figure.colorbar(ScalarMappable(scale, shade), ax=axes, fraction=0.03, pad=0.01)
             bar.set_label("OCS within the constraint", fontsize=8)
@@ -116,6 +119,6 @@ def _axis(axes: Axes, at: int, dimension: Dimension, *, absent: bool) -> None:
             zorder=5,
         )  # fmt: skip
     axes.text(
-        at, 1.09, shorten(dimension.label, 17, 3), fontsize=8, ha="center", va="bottom",
+        at, 1.09, shorten(dimension.label, *_HEAD), fontsize=8, ha="center", va="bottom",
         color=INK,
     )  # fmt: skip

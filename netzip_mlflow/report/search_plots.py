@@ -55,9 +55,11 @@ def missing(trials: Trials, shares: Mapping[str, float]) -> list[str]:
         return ["No trial was judged to its end: there is nothing to plot."]
     said = []
     if not shares:
+        counts = trials.counts
+        told = sum(counts[o] for o in ("feasible", "infeasible", "same", "stopped"))
         said.append(
-            "Parameter importances are left out: they need ten trials that were told with their "
-            "constraints, and figures that differ."
+            "Parameter importances are left out: they need ten trials that were judged or stopped "
+            f"early (here {told}), with figures that differ."
         )
     known = _known(trials)
     for name, most in _MOST.items():

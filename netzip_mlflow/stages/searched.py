@@ -62,8 +62,9 @@ def conclude(work: Job, trials: Trials, outcome: Outcome, winner: Winner | None)
     place = work.folder / "plots" / "search"
     drawn = search_plots.figures(state, shares, trials.limits.max_drop_points)
     for name, figure in drawn.items():
-        for suffix in ("png", "svg"):
-            plots.save(figure, place / f"{name}.{suffix}")
+        plots.save(figure, place / f"{name}.png")
+        figure.set_layout_engine("none")  # it has been laid out
+        plots.save(figure, place / f"{name}.svg")
     if drawn:
         work.run.artifact(place, PLOTS)
     _view(work, trials, outcome)

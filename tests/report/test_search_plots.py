@@ -24,6 +24,7 @@ def test_what_is_left_out_is_said(trials):
     assert list(figures(trials, {}, 1.0)) == [name for name in ALL if name != "importances"]
     (said,) = missing(trials, {})
     assert "importances are left out" in said
+    assert "(here 6)" in said, "3 feasible, 1 not, 1 the same again, 1 stopped"
 
 
 def test_without_a_judged_trial_there_is_nothing(written):
