@@ -181,7 +181,7 @@ def search(metric_names: Iterable[str], parent: str, parameters: Sequence[str]) 
             "showAllRuns": True,
         },
     ]
-    sections = [_section("trials", "Trials", 2), _section("parameters", "Parameters", 1)]
+    sections = [_section("trials", "OCS and drop", 2), _section("parameters", "Parameters", 1)]
     state = {
         **_page(names, _TRIAL_COLUMNS, charts, sections),
         "searchFilter": f"tags.`netzip.kind` = 'trial' AND tags.`netzip.parent` = '{parent}'",

@@ -14,6 +14,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from netzip_mlflow import data, models, recipe, tasks, techniques
+from netzip_mlflow.metrics import process
+from netzip_mlflow.metrics.process import FreshProcess
 from netzip_mlflow.report import plots, search_plots
 from netzip_mlflow.stages.job import Options
 
@@ -60,6 +62,13 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is drawn."""
     monkeypatch.setattr(plots, "figures", one_figure)
     monkeypatch.setattr(search_plots, "figures", one_figure_of_a_search)
+
+
+@pytest.fixture
+def no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at load time and memory, for which a process is started that takes seconds."""
+    nothing = FreshProcess({}, {})
+    monkeypatch.setattr(process, "fresh_process", lambda _path, _threads: nothing)
 
 
 def read_recipe(text: str, folder: Path, *overrides: str) -> Recipe:

@@ -69,7 +69,7 @@ def runs_of(client, found: Found) -> dict[str, Any]:
 
 
 @pytest.fixture
-def searched(workplace, no_pictures, tmp_path):
+def searched(workplace, no_pictures, no_fresh_process, tmp_path):
     """`searched(*overrides, study=...)` runs the search in this test's store."""
 
     def run(*overrides: str, study: str | None = None) -> Found:
@@ -97,9 +97,12 @@ def test_every_trial_is_a_run_with_the_same_figures(searched, client):
         assert run.data.tags["netzip.kind"] == "trial"
         assert run.data.tags["netzip.trial"] == str(trial.number)
         assert run.info.status == "FINISHED"
+        if trial.state == TrialState.PRUNED:
+            assert "validation/score/feasible" not in run.data.metrics, "nobody has judged it"
+            continue
         feasible = run.data.metrics["validation/score/feasible"]
         assert feasible == float(all(c <= 0 for c in trial.constraints.values()))
-        if trial.state == TrialState.COMPLETE and told.REASON not in trial.user_attrs:
+        if told.REASON not in trial.user_attrs:
             assert run.data.metrics["validation/score/ocs"] == trial.value
             assert "accuracy/top1" not in run.data.metrics, "test figures choose nothing"
     kinds = [run.data.tags["netzip.kind"] for run in runs.values()]
