@@ -20,11 +20,11 @@ __all__ = ["About", "Winner", "duration", "resume", "running", "summary"]
 _OCS = "validation/score/ocs"
 _LISTED, _SHOWN = 12, 300  # parameters, characters of a reason: MLflow cuts a tag at 8,000
 _WHY = {
-    "skipped": "with their size and operations, known before training, no accuracy that the "
-    "constraint allows would have made them better than the best at that time: nothing is lost",
+    "skipped": "with a size and operations that are known before training, no accuracy that the "
+    "constraint allows could have beaten the best at that time: nothing is lost",
     "stopped": "too far below the baseline to come within the constraint; in an evaluation that is "
     "certain, in a training it is a rule of experience",
-    "same": "the sampler proposed them a second time; they got the same figures",
+    "same": "proposed a second time by the sampler; the same figures",
 }
 
 
@@ -167,8 +167,7 @@ def _tally(trials: Trials) -> str:
     """How many came to what, in one sentence."""
     told = [f"{count} {OUTCOMES[outcome]}" for outcome, count in trials.counts.items() if count]
     lost = (
-        f" {trials.lost} more {'was' if trials.lost == 1 else 'were'} lost with their process and "
-        "tried again."
+        f" Besides, {trials.lost} lost with the process that made it, and tried again."
         if trials.lost
         else ""
     )
