@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from netzip_mlflow.report.front import draw_front, front
+from netzip_mlflow.report.trials import read
 
 
 def test_the_front_is_of_feasible_trials(trials):
@@ -10,6 +11,15 @@ def test_the_front_is_of_feasible_trials(trials):
     assert [*data.front] == [True, True, False, False]
     assert [*front(trials, "S", 1.0).front] == [True, False, False, False]
     assert data.numbers[data.best] == 1
+
+
+def test_what_breaks_another_limit_beats_nothing(written):
+    """Trial 1 is better in both, but too slow: trial 0 stays on the front."""
+    rows = [
+        written.judged(0, "feasible", 0, 1, 5.0, 0.5, 4.0, 4.0),
+        written.judged(1, "infeasible", 1, 2, 9.0, 0.1, 8.0, 8.0),
+    ]
+    assert [*front(read(rows, [0, 1], written.varied, 2), "C", 1.0).front] == [True, False]
 
 
 def test_nothing_feasible_has_no_front(hopeless):

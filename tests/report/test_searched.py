@@ -144,6 +144,21 @@ def test_the_same_chain_is_no_runner_up(written, compared):
     assert "Nothing else is within the constraint: there is no runner-up." in text
 
 
+def test_another_trial_under_the_same_label_may_be_second(trials, compared):
+    """Labels leave out learning rates: trial 7 differs from the winner by its figures."""
+    named = tuple(
+        dataclasses.replace(t, chain="chain-1") if t.number == 7 else t for t in trials.trials
+    )
+    text = summary(
+        ABOUT,
+        dataclasses.replace(trials, trials=named),
+        compared,
+        Winner("trial-1", "why"),
+        **BASIS,
+    )
+    assert "The second, trial-7, has OCS 9.10" in text
+
+
 def test_with_limits_beyond_the_drop_only_trials_stand_second(written, compared):
     compared.loc[compared["name"] == "int8", "validation/score/ocs"] = 9.4
     few = read(written.rows[:2], [1, 0], {}, 2)

@@ -53,6 +53,12 @@ def test_an_infeasible_trial_is_not_among_the_best_whatever_its_score():
     assert found["y"] > found["x"]
 
 
+def test_a_feasible_trial_is_better_than_a_small_violation_even_with_a_bad_score():
+    """The feasible ones (y = b) are in no order by x, the others are: y decides, x says little."""
+    found = importances(study_of(lambda x, n: (-9 - 7 * n % 20, 0.0) if n % 2 else (0.0, 1.0 + x)))
+    assert found["y"] > found["x"]
+
+
 def test_violations_order_what_is_not_feasible_and_may_be_infinite():
     found = importances(study_of(lambda x, _: (0.0, float("inf") if x < 0.1 else 2 - x)))
     assert found["x"] > found["y"]
