@@ -140,7 +140,7 @@ def _trials(
         task,
         origin,
         compress.context_of(work, recipe, task, origin, exports),
-        space_of(recipe),
+        space_of(recipe, task.sizes["train"]),
         _limits(recipe, spec),
         StageCache.open() if work.options.cache else None,
         study,
@@ -157,14 +157,14 @@ def _digest(recipe: Recipe) -> str:
     return recipe.model_copy(update={"search": spec}).digest()
 
 
-def space_of(recipe: Recipe) -> Space:
-    """What a recipe's search chooses among.
+def space_of(recipe: Recipe, samples: int | None = None) -> Space:
+    """What a recipe's search chooses among; `samples`: there are so many to train on.
 
     Raises:
         InputError: the space is wrong, or empty.
     """
     spec = recipe.search or SearchSpec()
-    entries = search.automatic() if spec.space == "auto" else spec.space
+    entries = search.automatic(samples) if spec.space == "auto" else spec.space
     found = search.read(list(entries))
     problems = found if isinstance(found, list) else found.problems()
     if problems or isinstance(found, list):
@@ -198,7 +198,7 @@ def _starts(trials: Trials) -> list[Mapping[str, Any]]:
     """Starting points by what they may bring for an epoch of training; those that this network
     cannot take are left out."""
     found = []
-    for entries in search.starts():
+    for entries in search.starts(trials.task.sizes["train"]):
         parameters, chain = trials.space.encode(entries), techniques.chain(entries)
         if parameters is None:
             continue

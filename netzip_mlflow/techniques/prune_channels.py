@@ -41,7 +41,7 @@ class PruneChannels(Taught):
         summary="whole channels removed, found by dependency: fewer operations",
         needs_calibration=True,
         needs_training=True,
-        starts=({"ratio": 0.2, "importance": "l2", "scope": "global"},),
+        starts=({"ratio": 0.2, "importance": "l2", "scope": "global", "reconstruct": 512},),
     )
     ratio: float = parameter(
         0.3, "share of channels removed", low=0.0, high=0.95, search=Range(0.05, 0.6)
@@ -70,6 +70,13 @@ class PruneChannels(Taught):
         None, "layers whose outputs stay: names or patterns such as layer1.*, by comma", kind=str
     )
     steps: int = parameter(1, "prune in so many steps", low=1, high=100)
+    reconstruct: int = parameter(
+        0,
+        "images on which what is left is fitted to the whole network's outputs, layer by layer",
+        low=0,
+        high=1_000_000,
+        search=(0, 512),
+    )
     _: KW_ONLY
     epochs: int = parameter(0, "epochs of fine-tuning after each step", low=0, high=1000)
 
@@ -82,7 +89,8 @@ class PruneChannels(Taught):
         """Ranked together, layers keep what their weights are worth."""
         if self.scope == "uniform":
             return None
-        return "training" if self.steps > 1 and self.epochs else "weights"
+        learned = self.epochs or self.reconstruct
+        return "training" if self.steps > 1 and learned else "weights"
 
     def label(self) -> str:
         amount = f"{self.ratio:g}" if self.macs is None else f"macs {self.macs:g}"
@@ -125,7 +133,10 @@ class PruneChannels(Taught):
         with training.seeded(context.seed, context.threads):
             pruning = _Pruning(self, pruned, context)
             for step in range(1, self.steps + 1):
+                whole = pruned.copy()
                 done.append(pruning.step(pruned, step / self.steps))
+                if self.reconstruct and done[-1] and not context.untrained:
+                    self._reconstruct(pruned, whole, done[-1], context)
                 if self.epochs and any(done):
                     pruned = self._trained(pruned, context, step)
         edits = twin.edits
@@ -137,6 +148,18 @@ class PruneChannels(Taught):
             }
             edits = (*edits, Edit("prune_channels", data))
         return pruned.replace(edits=edits, chain=(*twin.chain, self.label()))
+
+    def _reconstruct(
+        self, pruned: Twin, whole: Twin, removals: Sequence[Removal], context: Context
+    ) -> None:
+        import numpy as np
+
+        from netzip_mlflow.techniques import reconstruction
+
+        count = min(self.reconstruct, len(context.train))
+        chosen = np.random.default_rng(context.seed).permutation(len(context.train))[:count]
+        stay = reconstruction.survivors(whole.model, whole.input.shape, removals)
+        reconstruction.fit(pruned, whole, stay, context.train.take(np.sort(chosen)), context)
 
     @staticmethod
     def replay(model: nn.Module, edit_data: Mapping[str, Any]) -> nn.Module:

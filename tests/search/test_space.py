@@ -187,10 +187,11 @@ def test_faults_say_where_and_what_is_allowed(entries, message):
     assert message in found[0]
 
 
-def test_every_starting_point_is_a_chain_of_the_automatic_space():
-    space = search.read(search.automatic())
+@pytest.mark.parametrize("samples", [None, 1200, 50_000])
+def test_every_starting_point_is_a_chain_of_the_automatic_space(samples):
+    space = search.read(search.automatic(samples))
     assert isinstance(space, search.Space)
-    begun = search.starts()
+    begun = search.starts(samples)
     for entries in begun:
         parameters = space.encode(entries)
         assert parameters is not None, entries
@@ -199,3 +200,19 @@ def test_every_starting_point_is_a_chain_of_the_automatic_space():
     named = {name for entries in begun for entry in entries for name in entry}
     proposing = {n for n in techniques.names() if techniques.find(n).traits.starts}
     assert proposing <= named
+
+
+@pytest.mark.parametrize(
+    ("samples", "batches"),
+    [(50_000, {}), (1200, {"finetune": 32, "qat": 32}), (100, {"finetune": 16, "qat": 16})],
+)
+def test_few_samples_make_small_batches(samples, batches):
+    found = {}
+    for entry in search.automatic(samples):
+        for each in entry.get("one_of", [entry]):
+            for step in each if isinstance(each, list) else [each]:
+                found |= {name: given.get("batch") for name, given in step.items()}
+    assert {name: found[name] for name in ("finetune", "qat")} == {
+        "finetune": None,
+        "qat": None,
+    } | batches
