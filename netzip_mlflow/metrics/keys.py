@@ -63,6 +63,13 @@ KEYS = {
     "validation/...": "accuracy, fidelity, ratio/P, ratio/al, score on validation: they select",
     "search/best_ocs": "on a search's parent: the best feasible OCS so far, by trial",
     "search/ended": "on a search's parent: how many trials have ended, by trial",
+    "search/feasible": "of these, judged and within the constraint",
+    "search/infeasible": "of these, judged and outside the constraint",
+    "search/same": "of these, chains that had been tried",
+    "search/skipped": "of these, by the bound",
+    "search/stopped": "of these, early, out of the constraint's reach",
+    "search/failed": "of these, with an error",
+    "search/seconds": "on a search's parent: wall time in which a trial was at work, s",
     "best/...": "on the parent: the same figure of the best candidate",
 }
 

@@ -8,7 +8,7 @@ from netzip_mlflow.report.quantities import interval, times
 from netzip_mlflow.report.standing import Row, Standing, number, text
 from netzip_mlflow.scoring import Choice
 
-__all__ = ["doubts"]
+__all__ = ["doubts", "order"]
 
 
 def doubts(
@@ -63,31 +63,33 @@ def _intervals(row: Row) -> list[str]:
 
 
 def _runner_up(parts: Standing, best: Choice) -> list[str]:
-    """Whether the order of the first two could be noise of the validation accuracy.
-
-    OCS moves with P nearly in proportion: dOCS = OCS/P dP, with dP from the drop's interval.
-    """
     rows = parts.feasible
     if len(rows) < 2 or rows[0]["name"] != best.best:
         return []
-    first, second = rows[0], rows[1]
+    told = order(rows[0], rows[1])
+    return [told] if told else []
+
+
+def order(first: Row, second: Row) -> str:
+    """Whether the order of two could be noise of the validation accuracy; empty without OCS.
+
+    OCS moves with P nearly in proportion: dOCS = OCS/P dP, with dP from the drop's interval.
+    """
     key = "validation/score/ocs"
     a, b = number(first, key), number(second, key)
     if a is None or b is None:
-        return []
+        return ""
     told = f"The second, {second['name']}, has OCS {times(b)} on validation against {times(a)}"
     spread = _spread(first), _spread(second)
     if None in spread:
-        return [f"{told}."]
+        return f"{told}."
     reach = sum(s for s in spread if s is not None)
     if a - b <= reach:
-        unsettled = (
+        return (
             f"{told}: the difference, {times(a - b)}, is within the noise of validation accuracy "
             f"(about {times(reach)}), so the order of these two is not settled."
         )
-        return [unsettled]
-    clear = f"more than the noise of validation accuracy (about {times(reach)}) explains"
-    return [f"{told}: {clear}."]
+    return f"{told}: more than the noise of validation accuracy (about {times(reach)}) explains."
 
 
 def _spread(row: Row) -> float | None:

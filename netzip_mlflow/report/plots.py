@@ -20,7 +20,7 @@ from netzip_mlflow.report.labels import place
 from netzip_mlflow.report.quantities import quantity
 from netzip_mlflow.report.radar import Radar, draw_radar, radar
 from netzip_mlflow.report.standing import Row, accuracy_key, arrange, number, standings
-from netzip_mlflow.report.style import INK, MUTED, PAPER, RC, colour
+from netzip_mlflow.report.style import INK, MUTED, PAPER, RC, colour, marker
 
 __all__ = [
     "Bars",
@@ -212,7 +212,7 @@ def draw_plane(data: Plane) -> Figure:
         )
         axes.grid(visible=True)
         edge = data.below
-        axes.plot(x[edge], _lifted(axes, y, edge)[edge], **_marker("below", colour("infeasible")))
+        axes.plot(x[edge], _lifted(axes, y, edge)[edge], **marker("below"))
         _legend(figure, data.standings)
         names = _marked(data.names, data.standings)
         names = [
@@ -256,7 +256,7 @@ def _points(axes: Axes, data: Plane, x: np.ndarray, y: np.ndarray) -> None:
         along = (data.y_lows[i] / quality, data.y_highs[i] / quality)
         if np.isfinite(along).all():
             axes.vlines(x[i], *along, color=shade, linewidth=1.2, zorder=2)
-        axes.plot(x[i], y[i], **_marker(standing, shade), zorder=3)
+        axes.plot(x[i], y[i], **marker(standing), zorder=3)
 
 
 def _lifted(axes: Axes, y: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -289,13 +289,6 @@ def _below(y: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
 
 def _marked(names: Sequence[str], standings: Sequence[str]) -> list[str]:
     return [f"★ {n}" if s == "best" else n for n, s in zip(names, standings, strict=True)]
-
-
-def _marker(standing: str, shade: str) -> dict[str, Any]:
-    shape = {"baseline": "s", "best": "*", "infeasible": "X", "below": "v"}.get(standing, "o")
-    size = {"best": 14, "infeasible": 7}.get(standing, 7)
-    edge = {"markeredgecolor": PAPER, "markeredgewidth": 0.8}
-    return {"marker": shape, "markersize": size, "color": shade, "linestyle": "none", **edge}
 
 
 def _values(axes: Axes, data: Bars, show: Any, ends: np.ndarray) -> None:
@@ -334,7 +327,7 @@ def _frame(axes: Axes, data: Plane, x: np.ndarray, *, logarithmic: bool) -> None
 
 def _legend(figure: Figure, standings: Sequence[str]) -> None:
     handles = [
-        Line2D([], [], label=label, **_marker(standing, colour(standing)))
+        Line2D([], [], label=label, **marker(standing))
         for standing, label in (
             ("baseline", "baseline"),
             ("best", "best on validation"),

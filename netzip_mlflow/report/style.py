@@ -15,6 +15,7 @@ __all__ = [
     "PAPER",
     "RC",
     "colour",
+    "marker",
 ]
 
 BASELINE_COLOUR = "#e69f00"
@@ -57,10 +58,33 @@ RC: dict[Any, Any] = {
 
 
 def colour(standing: str) -> str:
-    """The colour of a model that is `baseline`, `best`, `feasible` or `infeasible`."""
+    """The colour of a model that is `baseline`, `best`, `feasible` or `infeasible`, and of a trial
+    that is `same`, `skipped`, `stopped` or `failed`."""
     return {
         "baseline": BASELINE_COLOUR,
         "best": BEST_COLOUR,
         "feasible": CANDIDATE_COLOUR,
         "infeasible": INFEASIBLE_COLOUR,
+        "same": "#f0e442",
+        "skipped": "#56b4e9",
+        "stopped": "#cc79a7",
+        "failed": "#d55e00",
     }[standing]
+
+
+def marker(standing: str) -> dict[str, Any]:
+    """How its point is drawn: no two standings share a shape, whatever their colours."""
+    shapes = {
+        "baseline": "s", "best": "*", "infeasible": "X", "below": "v",
+        "same": "D", "skipped": ">", "stopped": "p", "failed": "P",
+    }  # fmt: skip
+    shade = colour("infeasible" if standing == "below" else standing)
+    edge = {"markeredgecolor": INK if standing == "same" else PAPER, "markeredgewidth": 0.8}
+    size = 14 if standing == "best" else 7
+    return {
+        "marker": shapes.get(standing, "o"),
+        "markersize": size,
+        "color": shade,
+        "linestyle": "none",
+        **edge,
+    }

@@ -19,17 +19,19 @@ from netzip_mlflow.report.style import BASELINE_COLOUR
 __all__ = [
     "BASELINE_COLOUR",
     "OVERVIEW",
+    "SEARCH",
     "TRADE_OFFS",
     "Group",
     "View",
     "encode",
     "link",
     "overview",
+    "search",
     "tag",
     "trade_offs",
 ]
 
-OVERVIEW, TRADE_OFFS = "netzip-overview", "netzip-trade-offs"
+OVERVIEW, TRADE_OFFS, SEARCH = "netzip-overview", "netzip-trade-offs", "netzip-search"
 TAG_LIMIT = 20_000
 _TAG = "mlflow.sharedViewState."
 _PARENTS = ("train", "compress", "measure", "compare", "search")
@@ -48,6 +50,18 @@ _COLUMNS = (
     "metrics.`ratio/S`",
     "metrics.`size/disk_bytes`",
     "metrics.`ratio/C`",
+)
+_TRIAL_OCS, _TRIAL_DROP = "validation/score/ocs", "validation/accuracy/drop_points"
+_TRIAL_COLUMNS = (
+    "tags.`netzip.chain`",
+    "tags.`netzip.trial`",
+    f"metrics.`{_TRIAL_OCS}`",
+    f"metrics.`{_TRIAL_DROP}`",
+    "metrics.`validation/score/feasible`",
+    "metrics.`ratio/S`",
+    "metrics.`ratio/C`",
+    "metrics.`size/disk_bytes`",
+    "tags.`netzip.reason`",
 )
 
 
@@ -143,6 +157,40 @@ def trade_offs(metric_names: Iterable[str], group: Group, *, accuracy: str = "to
     )
 
 
+def search(metric_names: Iterable[str], parent: str, parameters: Sequence[str]) -> View:
+    """The trials of one search, the highest OCS on validation first.
+
+    Args:
+        metric_names: every metric key that the trials hold.
+        parent: id of the search's run.
+        parameters: params that every judged trial has: the page leaves a run out of the parallel
+            coordinates that lacks one.
+    """
+    names = {*metric_names, _TRIAL_OCS, _TRIAL_DROP}
+    charts = [
+        _bar(_TRIAL_OCS, "trials"),
+        _scatter(_TRIAL_DROP, _TRIAL_OCS, "trials"),
+        _scatter("ratio/C", _TRIAL_DROP, "trials"),
+        _scatter("ratio/S", _TRIAL_DROP, "trials"),
+        {
+            "type": "PARALLEL",
+            "uuid": "netzip-parallel",
+            "metricSectionId": "parameters",
+            "selectedParams": list(parameters),
+            "selectedMetrics": ["ratio/S", "ratio/C", _TRIAL_DROP, _TRIAL_OCS],
+            "showAllRuns": True,
+        },
+    ]
+    sections = [_section("trials", "OCS and drop", 2), _section("parameters", "Parameters", 1)]
+    state = {
+        **_page(names, _TRIAL_COLUMNS, charts, sections),
+        "searchFilter": f"tags.`netzip.kind` = 'trial' AND tags.`netzip.parent` = '{parent}'",
+        "orderByKey": f"metrics.`{_TRIAL_OCS}`",
+        "orderByAsc": False,
+    }
+    return View(SEARCH, "Search", state)
+
+
 def encode(state: Mapping[str, Any]) -> str:
     """The state as the page stores it: ``deflate;`` and base64 of zlib-compressed JSON."""
     text = json.dumps(state, separators=(",", ":")).encode()
@@ -186,6 +234,22 @@ def _state(
     charts: Sequence[Mapping[str, Any]],
     sections: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
+    columns = [column.format(accuracy=accuracy) for column in _COLUMNS]
+    return {
+        **_page(names, columns, charts, sections),
+        "searchFilter": group.search_filter(names),
+        "orderByKey": "tags.`netzip.kind`",  # ascending: the baseline stands before candidates
+        "orderByAsc": True,
+    }
+
+
+def _page(
+    names: set[str],
+    columns: Sequence[str],
+    charts: Sequence[Mapping[str, Any]],
+    sections: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The page's state without which runs it shows, and in what order."""
     charted = {chart.get("metricKey") for chart in charts}
     home = sections[0]["uuid"]
     # the page adds a chart for every metric that none names: say that those were removed
@@ -193,14 +257,11 @@ def _state(
         {**_bar(key, home), "deleted": True, "isGenerated": True} for key in sorted(names - charted)
     ]
     return {
-        "searchFilter": group.search_filter(names),
-        "orderByKey": "tags.`netzip.kind`",  # ascending: the baseline stands before candidates
-        "orderByAsc": True,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": [column.format(accuracy=accuracy) for column in _COLUMNS],
+        "selectedColumns": list(columns),
         "runsHiddenMode": "SHOW_ALL",
         "hideEmptyCharts": True,
         "viewMaximized": False,

@@ -33,6 +33,7 @@ __all__ = [
     "Progress",
     "bind",
     "create",
+    "ends_slot",
     "open_storage",
     "plan",
     "progress",
@@ -171,7 +172,7 @@ def plan(study: optuna.Study, wanted: int, first: Sequence[Planned] = ()) -> Pro
             study.tell(trial.number, state=TrialState.FAIL)
     slots = _slots(study.get_trials(deepcopy=False))
     for trials in slots.values():
-        if not any(map(_ends_slot, trials)):
+        if not any(map(ends_slot, trials)):
             _again(study, trials[-1])
     for slot in range(len(slots), wanted):
         given = first[slot] if slot < len(first) else Planned()
@@ -292,7 +293,7 @@ def _slots(trials: Iterable[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
     return found
 
 
-def _ends_slot(trial: FrozenTrial) -> bool:
+def ends_slot(trial: FrozenTrial) -> bool:
     """Whether nothing more is to be planned for its slot."""
     from optuna.trial import TrialState
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from netzip_mlflow.search.study import ERROR, NAME, SLOT
+from netzip_mlflow.search.study import ERROR, NAME, SLOT, ends_slot
 
 if TYPE_CHECKING:
     import optuna
@@ -14,26 +14,32 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHAIN",
+    "DROP",
     "ENTRIES",
     "FEASIBLE",
     "OCS",
     "RATIOS",
     "REASON",
     "RUN",
+    "SAME",
     "VIOLATIONS",
     "best_ocs",
+    "drop",
     "ended",
     "entries",
     "front",
+    "outcome",
     "ranked",
     "rows",
     "same",
+    "varied",
 ]
 
-CHAIN, ENTRIES, FEASIBLE, OCS, RATIOS, REASON, RUN, VIOLATIONS = (
+CHAIN, DROP, ENTRIES, FEASIBLE, OCS, RATIOS, REASON, RUN, VIOLATIONS = (
     f"netzip.{part}"
     for part in (
         "chain",  # a label
+        "drop",  # in points on validation, with its interval, JSON
         "entries",  # as a recipe's candidate is written, JSON
         "feasible",  # Optuna's dashboard does not show constraints
         "ocs",  # on validation
@@ -43,6 +49,7 @@ CHAIN, ENTRIES, FEASIBLE, OCS, RATIOS, REASON, RUN, VIOLATIONS = (
         "violations",  # by constraint, JSON
     )
 )
+SAME = "the same chain as trial"  # how the reason of one begins that was tried before
 
 
 def ended(study: optuna.Study) -> list[FrozenTrial]:
@@ -104,6 +111,45 @@ def front(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list[Froz
     return [t for t, place in zip(told, places, strict=True) if not beaten(place)]
 
 
+def drop(metrics: Mapping[str, float]) -> str:
+    """The drop in points on validation, and its interval, as `DROP` keeps it."""
+    key = "validation/accuracy/drop_points"
+    parts = ("drop", ""), ("drop_low", "_low"), ("drop_high", "_high")
+    return json.dumps({name: metrics[key + end] for name, end in parts if key + end in metrics})
+
+
+def outcome(trial: FrozenTrial) -> str:
+    """What became of a trial: `feasible` or `infeasible` where it was judged to its end; `same`,
+    `stopped` early, `skipped` by the bound; `failed`; `lost` with its process, and tried again;
+    else its state, such as `running`."""
+    from optuna.trial import TrialState
+
+    told = trial.user_attrs
+    if trial.state == TrialState.FAIL:
+        return "failed" if ends_slot(trial) else "lost"
+    if trial.state == TrialState.PRUNED:
+        return "skipped"
+    if trial.state != TrialState.COMPLETE:
+        return trial.state.name.lower()
+    if REASON in told:
+        return "same" if told[REASON].startswith(SAME) else "stopped"
+    return "feasible" if told.get(FEASIBLE) else "infeasible"
+
+
+def varied(study: optuna.Study) -> dict[str, Any]:
+    """What was varied, by name, as a recipe writes it: a list of values, or a range."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    found: dict[str, Any] = {}
+    for trial in study.get_trials(deepcopy=False):
+        for name, domain in trial.distributions.items():
+            if isinstance(domain, FloatDistribution | IntDistribution):
+                found[name] = {"low": domain.low, "high": domain.high, "log": domain.log}
+            else:
+                found[name] = list(domain.choices)  # type: ignore[attr-defined]  (the third kind)
+    return found
+
+
 def rows(study: optuna.Study) -> list[dict[str, object]]:
     """Every planned trial as a row: its state, why it ended early, figures and what was varied."""
     found = []
@@ -118,9 +164,11 @@ def rows(study: optuna.Study) -> list[dict[str, object]]:
                 "trial": trial.number,
                 "slot": known[SLOT],
                 "state": trial.state.name,
+                "outcome": outcome(trial),
                 "feasible": known.get(FEASIBLE, ""),
                 "ocs": known.get(OCS, "") if whole else "",
                 **{f"ratio/{key}": value for key, value in ratios.items()},
+                **json.loads(known.get(DROP, "{}")),
                 "reason": known.get(REASON, known.get(ERROR, "")),
                 "candidate": known.get(NAME, ""),
                 "chain": known[CHAIN],

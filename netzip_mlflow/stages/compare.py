@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from netzip_mlflow.stages.candidates import Candidate
     from netzip_mlflow.tracking import Tracker
 
-__all__ = ["compare", "publish"]
+__all__ = ["WITH_SEARCH", "compare", "constraint", "links", "note", "publish"]
 
 NOTE = "mlflow.note.content"
 COMPARED = ("baseline", "candidate", "trial", "measurement", "scored")
 GROUPED = ("basis", "terms", "baseline", "fingerprint")
+VIEWS = (("Overview", views.OVERVIEW), ("Trade-offs", views.TRADE_OFFS))
+WITH_SEARCH = (("Search", views.SEARCH), *VIEWS)
 
 
 def publish(work: Job, made: Sequence[Candidate], recipe: Recipe, found: Latency) -> Choice:
@@ -49,7 +51,7 @@ def publish(work: Job, made: Sequence[Candidate], recipe: Recipe, found: Latency
         frame,
         title=recipe.name,
         best=choice,
-        constraint=_constraint(recipe),
+        constraint=constraint(recipe),
         basis=origin.measured.basis.label(),
         terms=origin.measured.terms,
         machine=_readable(machine),
@@ -91,7 +93,7 @@ def publish(work: Job, made: Sequence[Candidate], recipe: Recipe, found: Latency
             "netzip.terms": group.terms,
             "netzip.fingerprint": fingerprint,
             "netzip.baseline": origin.run.id,
-            NOTE: _note(choice, experiment),
+            NOTE: note(choice, experiment),
         },
     )
     return choice
@@ -161,9 +163,9 @@ def _publish_group(
     )
     experiment = rows[0].info.experiment_id
     _views(work, frame, group, _accuracy(group.basis), experiment)
-    note = _note(choice, experiment)
+    said = note(choice, experiment)
     work.run.log(
-        tags={"netzip.best": choice.best or "", "netzip.reason": choice.reason, NOTE: note}
+        tags={"netzip.best": choice.best or "", "netzip.reason": choice.reason, NOTE: said}
     )
     return frame, choice
 
@@ -273,16 +275,17 @@ def _views(
     now = int(time.time() * 1000)
     built = [view(names, group, accuracy=accuracy) for view in (views.overview, views.trade_offs)]
     tags = dict(views.tag(view, now_ms=now) for view in built)
-    links = " · ".join(f"[{view.name}]({views.link(experiment, view.id)})" for view in built)
-    note = f"Compressed models compared: {links}"
-    work.tracker.set_experiment_tags(experiment, {**tags, NOTE: note})
+    said = f"Compressed models compared: {links(experiment)}"
+    work.tracker.set_experiment_tags(experiment, {**tags, NOTE: said})
 
 
-def _note(choice: Choice, experiment: str) -> str:
-    links = " · ".join(
-        f"[{name}]({views.link(experiment, view)})"
-        for name, view in (("Overview", views.OVERVIEW), ("Trade-offs", views.TRADE_OFFS))
-    )
+def links(experiment: str, shown: Sequence[tuple[str, str]] = VIEWS) -> str:
+    """Markdown to saved views, by name and id."""
+    return " · ".join(f"[{name}]({views.link(experiment, view)})" for name, view in shown)
+
+
+def note(choice: Choice, experiment: str, shown: Sequence[tuple[str, str]] = VIEWS) -> str:
+    """The parent's note: the choice, and where to look."""
     named = (
         f"**best: {choice.best}**"
         if choice.best
@@ -291,7 +294,7 @@ def _note(choice: Choice, experiment: str) -> str:
     lines = [
         f"{named}: {choice.reason}",
         "",
-        f"Views: {links}",
+        f"Views: {links(experiment, shown)}",
         "",
         "Artifacts: `report.html`, `comparison.csv`, `plots/`",
     ]
@@ -306,7 +309,8 @@ def _parent_metrics(best: Candidate | None) -> dict[str, float]:
     return {f"best/{k}": best.measured.metrics[k] for k in wanted if k in best.measured.metrics}
 
 
-def _constraint(recipe: Recipe) -> str:
+def constraint(recipe: Recipe) -> str:
+    """The constraint that every recipe has, in words."""
     limit = recipe.score.max_drop_points
     end = " (upper end of its interval)" if recipe.score.strict else ""
     return f"drop of the primary accuracy{end} at most {limit:g} points on validation"

@@ -22,11 +22,12 @@ from netzip_mlflow.cache import StageCache
 from netzip_mlflow.deployable import Exports
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.recipe import SearchSpec
+from netzip_mlflow.report.searched import Winner
 from netzip_mlflow.search import sizes, told
 from netzip_mlflow.search import study as studies
 from netzip_mlflow.search.leader import leader, leading
 from netzip_mlflow.search.quiet import Quiet
-from netzip_mlflow.stages import candidates, compress
+from netzip_mlflow.stages import candidates, compress, searched
 from netzip_mlflow.stages.crew import Crew, crew
 from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
 from netzip_mlflow.stages.train import baseline, joined_baseline, prepare
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from netzip_mlflow.recipe import Recipe
+    from netzip_mlflow.scoring import Choice
     from netzip_mlflow.search import Space
     from netzip_mlflow.stages.candidates import Candidate
     from netzip_mlflow.tasks import Task
@@ -62,7 +64,8 @@ class Request:
 @dataclass(frozen=True, eq=False)
 class Found:
     """What a search leaves behind. `trial` is the best feasible one's number, or that of the one
-    that violates least; `outcome` the final comparison."""
+    that violates least; `outcome` the final comparison, `winner` who won it, if it was registered.
+    """
 
     study: str
     storage: str
@@ -70,6 +73,7 @@ class Found:
     feasible: bool
     trials: int
     outcome: compress.Outcome
+    winner: Winner | None = None
 
 
 def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found | None:
@@ -111,6 +115,7 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
         state = studies.plan(study, spec.trials, _first(trials) if new else ())
         study.sampler = studies.sampler(spec.sampler, recipe.seed + state.ended)
         _take_over(work, study, origin.run.id)
+        searched.begin(work, trials, _without_password(url))
         with (
             leading(study, work.run.id, origin.run.id),
             crew(work, recipe, request.workers, name, url, end - time.monotonic()) as helpers,
@@ -237,12 +242,7 @@ def _lead(work: Job, trials: Trials, helpers: Crew) -> None:
 def _walk(work: Job, trials: Trials) -> None:
     def after(trial: FrozenTrial) -> None:
         trials.close(trial)
-        state = studies.progress(trials.study)
-        best = trials.best()
-        known = {} if best is None else {"search/best_ocs": best}
-        work.run.log({"search/ended": float(state.ended), **known}, step=trial.number)
-        so_far = "nothing feasible yet" if best is None else f"best OCS {best:.3f}"
-        work.say(f"{state.ended} of {state.planned} trials, {so_far}")
+        searched.follow(work, trials, trial)
 
     studies.work(trials.study, trials, go_on=lambda: time.monotonic() < trials.end, after=after)
 
@@ -264,8 +264,13 @@ def _finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) ->
     known_by_the_drop = not trials.limits.names()[1:]  # else only trials were judged by all limits
     wanted = outcome.choice.best if known_by_the_drop else f"trial-{best[0].number}"
     winner = next((c for c in outcome.candidates if c.name == wanted and c.measured), None)
+    won = None
     if winner is not None and best[0].user_attrs[told.FEASIBLE]:
         _register(winner, recipe.name)
+        why = _why(trials, winner.name, outcome.choice if known_by_the_drop else None)
+        address = f"models:/{recipe.name}@{ALIAS}"
+        won = Winner(winner.name, why, address, of_trials=not known_by_the_drop)
+    searched.conclude(work, trials, outcome, won)
     return Found(
         name,
         url,
@@ -273,7 +278,20 @@ def _finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) ->
         bool(best[0].user_attrs[told.FEASIBLE]),
         len(trials.study.trials),
         outcome,
+        won,
     )
+
+
+def _why(trials: Trials, winner: str, choice: Choice | None) -> str:
+    """Why this model is the winner; `choice`: of the comparison, where that decided."""
+    if choice is None:
+        return "the highest OCS on validation of the trials within every limit"
+    own = trials.recipe.candidates.get(winner)
+    if own is None:
+        return choice.reason
+    inside = trials.space.encode(own) is not None
+    among = "which is a trial too" if inside else "which lies outside the space"
+    return f"{choice.reason}; it is the recipe's own candidate, {among}"
 
 
 def _register(winner: Candidate, name: str) -> None:

@@ -77,10 +77,16 @@ def search_object(found: Found) -> dict[str, Any]:
 
 
 def search_text(found: Found, store: str) -> str:
-    """The final comparison, and what the study found."""
+    """The final comparison, what the study found, and which model was registered, and why."""
     what = "best feasible" if found.feasible else "none feasible; the least violating"
     line = f"study {found.study}: {found.trials} trials; {what}: trial {found.trial}"
-    return f"{compress_text(found.outcome, store)}\n{line}"
+    won = found.winner
+    end = (
+        "no model was registered"
+        if won is None
+        else f"registered as {won.registered}: {won.name}, {won.why}"
+    )
+    return f"{compress_text(found.outcome, store)}\n{line}\n{end}"
 
 
 def compare_object(run_id: str, groups: Sequence[tuple[pd.DataFrame, Choice]]) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Trials:
     ) -> float | tuple[float, ...]:
         known = told.same(told.ended(self.study), trial.user_attrs[told.ENTRIES])
         if known is not None:
-            self._explain(trial, made, f"the same chain as trial {known.number}")
+            self._explain(trial, made, f"{told.SAME} {known.number}")
             violations = json.loads(known.user_attrs[told.VIOLATIONS])
             ratios = json.loads(known.user_attrs[told.RATIOS])
             return self._told(trial, violations, known.user_attrs[told.OCS], ratios)
@@ -130,6 +130,7 @@ class Trials:
             made.run.log({DROP: stop.drop})
             return self._told(trial, self._violations({DROP: stop.drop, HIGH: stop.drop}), 0.0, {})
         made.run.log(metrics)
+        trial.set_user_attr(told.DROP, told.drop(metrics))
         ratios = {
             key: metrics[f"{before}ratio/{key}"]
             for before, key in (("validation/", "P"), ("", "S"), ("", "C"))

@@ -26,6 +26,7 @@ __all__ = ["Run", "Tracker", "explain"]
 
 PATIENCE_S = 30.0
 NOTE = "mlflow.note.content"
+NOTE_LIMIT = 8000  # characters of a tag
 UNSENT = "unsent.json"
 
 
@@ -182,6 +183,7 @@ class Run:
         self._children: list[Run] = []
         self._id: str | None = resume
         self._ended = False
+        self._note = ""
         self.kind, self.name = kind, name
         self.model_id: str | None = None
         given = {"netzip.kind": kind, **owner_tags(), **(tags or {})}
@@ -271,6 +273,11 @@ class Run:
             },
         )
 
+    def note(self, text: str) -> None:
+        """The run's note, Markdown; a fault that ends the run is said above it."""
+        self._note = text[:NOTE_LIMIT]
+        self.log(tags={NOTE: self._note})
+
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """A file, or all files of a folder. It must stay until the parent has ended."""
         client = self._tracker.client
@@ -316,7 +323,8 @@ class Run:
         if reason:
             tags = {"netzip.reason": reason[:5000]}
             if self._parent is None:
-                tags[NOTE] = f"**{status.lower()}**: {reason}"[:5000]
+                said = f"**{status.lower()}**: {reason}"[:5000]
+                tags[NOTE] = f"{said}\n\n{self._note}"[:NOTE_LIMIT] if self._note else said
             self.log(tags=tags)
         self._send(lambda: self._tracker.client.set_terminated(self.id, status))
 
@@ -375,4 +383,6 @@ def explain(uri: str, run_id: str, reason: str) -> None:
     with contextlib.suppress(*_store_errors()):
         client = mlflow.MlflowClient(uri)
         client.set_tag(run_id, "netzip.reason", reason[:5000])
-        client.set_tag(run_id, NOTE, f"**failed**: {reason}"[:5000])
+        said = f"**failed**: {reason}"[:5000]
+        if not client.get_run(run_id).data.tags.get(NOTE, "").startswith(said):
+            client.set_tag(run_id, NOTE, said)

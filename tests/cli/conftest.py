@@ -118,6 +118,7 @@ def no_pictures(monkeypatch) -> None:
     """Pictures take seconds and nobody looks at them here."""
     from matplotlib.figure import Figure
 
-    from netzip_mlflow.report import plots
+    from netzip_mlflow.report import plots, search_plots
 
     monkeypatch.setattr(plots, "figures", lambda _frame, best: {"blank": Figure()})
+    monkeypatch.setattr(search_plots, "figures", lambda *_given: {"blank": Figure()})

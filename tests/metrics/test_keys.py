@@ -29,6 +29,13 @@ ELSEWHERE = {
     "best/...": "stands for a prefix, on the parent",
     "search/best_ocs": "logged by a search",
     "search/ended": "logged by a search",
+    "search/failed": "logged by a search",
+    "search/feasible": "logged by a search",
+    "search/infeasible": "logged by a search",
+    "search/same": "logged by a search",
+    "search/seconds": "logged by a search",
+    "search/skipped": "logged by a search",
+    "search/stopped": "logged by a search",
     "training/loss": "logged while training",
     "training/validation": "logged while training",
 }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
+from netzip_mlflow.report.trials import Trials, read
 from netzip_mlflow.scoring import Choice
 
 
@@ -81,3 +85,98 @@ def frame(pristine):
 @pytest.fixture
 def choice():
     return Choice("four_bit", None, "highest OCS on validation (9.560) of 3 feasible, 5 measured")
+
+
+BEGUN = datetime(2026, 3, 1, 12, 0, 0)
+VARIED = {
+    "place 1": ["none", "prune_channels"],
+    "place 2 (none, finetune, qat)": ["none", "finetune", "qat"],
+    "prune_channels.ratio": [0.25, 0.5],
+    "qat.lr": {"low": 0.001, "high": 0.1, "log": True},
+    "ptq.bits": [8, 4, None],
+}
+
+
+def told(number, outcome, start, end, **more):
+    """A row of a search; `start` and `end` in seconds since it was begun."""
+    chosen = more.pop("chosen", {"place 1": "none", "ptq.bits": 8})
+    return {
+        "trial": number,
+        "slot": number,
+        "state": "COMPLETE",
+        "outcome": outcome,
+        "feasible": outcome == "feasible",
+        "ocs": "",
+        "reason": "",
+        "candidate": "",
+        "chain": f"chain-{number}",
+        "run_id": f"run-{number}",
+        "started": BEGUN + timedelta(seconds=start),
+        "ended": None if end is None else BEGUN + timedelta(seconds=end),
+        **more,
+        **chosen,
+    }
+
+
+def judged(number, outcome, start, end, ocs, drop, S, C, chosen=None):
+    """One that was judged: with its figures; the baseline has 80 % on validation."""
+    figures = {
+        "ocs": ocs,
+        "drop": drop,
+        "drop_low": drop - 0.4,
+        "drop_high": drop + 0.4,
+        "ratio/P": 1 - drop / 80,
+        "ratio/S": S,
+        "ratio/C": C,
+        "violation.max_drop_points": drop - 1.0,
+    }
+    chosen = {"place 1": "none", "ptq.bits": 8} if chosen is None else chosen
+    return told(number, outcome, start, end, chosen=chosen, **figures)
+
+
+ROWS = [
+    judged(0, "feasible", 0, 10, 5.9, 0.2, 4.0, 3.9),
+    judged(1, "feasible", 10, 40, 9.5, 0.5, 4.0, 7.5, {"place 1": "none", "ptq.bits": 4}),
+    judged(2, "infeasible", 40, 90, 20.0, 2.5, 8.0, 14.5, {
+        "place 1": "prune_channels", "prune_channels.ratio": 0.5,
+        "place 2 (none, finetune, qat)": "qat", "qat.lr": 0.01, "ptq.bits": 4,
+    }),
+    told(3, "skipped", 90, 92, reason="skipped: OCS at most 1.200, best so far 9.500"),
+    told(4, "stopped", 92, 100, reason="stopped after epoch 1: 9.00 points below the baseline"),
+    told(5, "lost", 100, 5000),
+    # the search was ended here, and gone on with an hour later
+    told(6, "failed", 3700, 3710, reason="rank 0\nat layer1"),
+    judged(7, "feasible", 3705, 3730, 9.1, 0.9, 4.0, 7.2, {
+        "place 1": "none", "place 2 (none, finetune, qat)": "qat", "qat.lr": 0.03, "ptq.bits": None,
+    }),
+    told(8, "same", 3730, 3731, reason="the same chain as trial 1"),
+    told(9, "running", 3731, None),
+]  # fmt: skip
+
+
+@pytest.fixture
+def written() -> SimpleNamespace:
+    """What the searches below are read from: rows, what was varied, and how a row is made."""
+    return SimpleNamespace(rows=ROWS, varied=VARIED, judged=judged)
+
+
+@pytest.fixture
+def trials() -> Trials:
+    """A search of twelve: three feasible (the best is trial 1), one not, one each of the rest."""
+    return read(ROWS, [1, 7, 0, 2], VARIED, 12)
+
+
+@pytest.fixture
+def hopeless() -> Trials:
+    """Nothing feasible: trial 0 violates least."""
+    rows = [
+        judged(0, "infeasible", 0, 10, 5.0, 2.0, 4.0, 4.0),
+        judged(1, "infeasible", 10, 20, 7.0, 40.0, 4.0, 8.0),
+    ]
+    return read(rows, [0, 1], VARIED, 2)
+
+
+@pytest.fixture
+def single() -> Trials:
+    """One trial and no more."""
+    return read(ROWS[:1], [0], VARIED, 1)

@@ -15,6 +15,7 @@ from netzip_mlflow.report.views import (
     encode,
     link,
     overview,
+    search,
     tag,
     trade_offs,
 )
@@ -162,3 +163,49 @@ def test_link_and_colour():
         "&compareRunsMode=CHART&workflowType=machine_learning"
     )
     assert re.fullmatch(r"#[0-9a-f]{6}", BASELINE_COLOUR)
+
+
+class TestSearch:
+    """The trials of one search."""
+
+    METRICS = ("validation/score/ocs", "validation/accuracy/drop_points", "ratio/S", "train/loss")
+    STATE = search(METRICS, "8f14e45f", ["technique/0.ptq/bits"]).state
+
+    def test_mlflow_reads_filter_and_order(self):
+        reads = pytest.importorskip("mlflow.utils.search_utils").SearchUtils
+        clauses = reads.parse_search_filter(self.STATE["searchFilter"])
+        assert [(c["type"], c["key"], c["comparator"], c["value"]) for c in clauses] == [
+            ("tag", "netzip.kind", "=", "trial"),
+            ("tag", "netzip.parent", "=", "8f14e45f"),
+        ]
+        way = "ASC" if self.STATE["orderByAsc"] else "DESC"
+        ordered = reads.parse_order_by_for_search_runs(f"{self.STATE['orderByKey']} {way}")
+        assert ordered == ("metric", "validation/score/ocs", False)
+
+    def test_columns(self):
+        assert [c.split("`")[1] for c in self.STATE["selectedColumns"]] == [
+            "netzip.chain", "netzip.trial", "validation/score/ocs",
+            "validation/accuracy/drop_points", "validation/score/feasible", "ratio/S", "ratio/C",
+            "size/disk_bytes", "netzip.reason",
+        ]  # fmt: skip
+
+    def test_charts(self):
+        shown = [c for c in self.STATE["compareRunCharts"] if not c.get("deleted")]
+        assert [c["type"] for c in shown] == ["BAR", "SCATTER", "SCATTER", "SCATTER", "PARALLEL"]
+        assert shown[0]["metricKey"] == "validation/score/ocs"
+        assert shown[-1]["selectedParams"] == ["technique/0.ptq/bits"]
+        assert shown[-1]["selectedMetrics"][-1] == "validation/score/ocs"
+        ids = [c["uuid"] for c in self.STATE["compareRunCharts"]]
+        assert len(ids) == len(set(ids))
+        homes = {section["uuid"] for section in self.STATE["compareRunSections"]}
+        assert {c["metricSectionId"] for c in self.STATE["compareRunCharts"]} == homes
+
+    def test_the_page_adds_no_chart_of_its_own(self):
+        keys = [c["metricKey"] for c in self.STATE["compareRunCharts"] if "metricKey" in c]
+        assert sorted(keys) == sorted(self.METRICS)
+
+    def test_its_name_and_id(self):
+        view = search(self.METRICS, "x", [])
+        key, value = tag(view, now_ms=3)
+        assert key == "mlflow.sharedViewState.netzip-search"
+        assert json.loads(value)["name"] == "Search"

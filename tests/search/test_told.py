@@ -89,6 +89,46 @@ def test_every_planned_trial_is_a_row():
     assert (second["ocs"], second["reason"], second["feasible"]) == ("", "stopped", False)
 
 
+def test_what_became_of_a_trial():
+    def ended(state: TrialState, **told_of_it: Any) -> FrozenTrial:
+        value = 1.0 if state == TrialState.COMPLETE else None
+        return create_trial(state=state, value=value, user_attrs={told.SLOT: 0, **told_of_it})
+
+    assert told.outcome(trial(0, 1.0)) == "feasible"
+    assert told.outcome(trial(0, 1.0, 0.1)) == "infeasible"
+    assert told.outcome(trial(0, 1.0, **{told.REASON: f"{told.SAME} 7"})) == "same"
+    assert told.outcome(trial(0, 1.0, **{told.REASON: "stopped after epoch 1"})) == "stopped"
+    assert told.outcome(ended(TrialState.PRUNED)) == "skipped"
+    assert told.outcome(ended(TrialState.FAIL, **{"netzip.error": "rank 0"})) == "failed"
+    assert told.outcome(ended(TrialState.FAIL)) == "lost"
+    assert told.outcome(ended(TrialState.FAIL, **{"netzip.blameless": True})) == "lost"
+    assert told.outcome(ended(TrialState.FAIL, **{"netzip.attempt": 3})) == "failed"
+    assert told.outcome(create_trial(state=TrialState.RUNNING)) == "running"
+
+
+def test_what_was_varied_is_written_as_in_a_recipe():
+    study = optuna.create_study()
+    first, second = study.ask(), study.ask()
+    first.suggest_float("lr", 0.001, 0.1, log=True)
+    first.suggest_categorical("bits", [8, None])
+    second.suggest_int("epochs", 1, 4)
+    assert told.varied(study) == {
+        "lr": {"low": 0.001, "high": 0.1, "log": True},
+        "bits": [8, None],
+        "epochs": {"low": 1, "high": 4, "log": False},
+    }
+
+
+def test_the_drop_is_kept_with_its_interval():
+    key = "validation/accuracy/drop_points"
+    metrics = {key: 0.5, f"{key}_low": 0.1, f"{key}_high": 0.9, "accuracy/drop_points": 7.0}
+    study = optuna.create_study()
+    study.add_trial(trial(0, 2.5, **{told.DROP: told.drop(metrics)}))
+    (row,) = told.rows(study)
+    assert (row["drop"], row["drop_low"], row["drop_high"]) == (0.5, 0.1, 0.9)
+    assert row["outcome"] == "feasible"
+
+
 def test_a_chain_is_read_as_a_recipe_writes_it():
     given = trial(0, 1.0, entries='[{"ptq": {"bits": 4}}]')
     assert told.entries(given) == ({"ptq": {"bits": 4}},)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from netzip_mlflow import data, models, recipe, tasks, techniques
 from netzip_mlflow.metrics import process
 from netzip_mlflow.metrics.process import FreshProcess
-from netzip_mlflow.report import plots
+from netzip_mlflow.report import plots, search_plots
 from netzip_mlflow.stages.job import Options
 
 if TYPE_CHECKING:
@@ -52,10 +52,16 @@ def one_figure(_frame: object, **_named: object) -> dict[str, Figure]:
     return {"blank": Figure()}
 
 
+def one_figure_of_a_search(*_given: object) -> dict[str, Figure]:
+    """The same, in place of `search_plots.figures`."""
+    return {"blank": Figure()}
+
+
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is drawn."""
     monkeypatch.setattr(plots, "figures", one_figure)
+    monkeypatch.setattr(search_plots, "figures", one_figure_of_a_search)
 
 
 @pytest.fixture

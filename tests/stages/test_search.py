@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
+import zlib
 from typing import Any
 
 import optuna
@@ -13,10 +15,14 @@ from optuna.trial import TrialState
 
 from netzip_mlflow import data, models, recipe, search, tasks, techniques
 from netzip_mlflow.errors import InputError, NetzipError
+from netzip_mlflow.report import search_plots
 from netzip_mlflow.search import told
 from netzip_mlflow.stages import search as stages_search
 from netzip_mlflow.stages import trial as stages_trial
 from netzip_mlflow.stages.search import Found, Request, search_recipe
+from netzip_mlflow.tracking import Run
+
+FIGURES, NOTE = search_plots.figures, Run.note  # as they are where nothing replaces them
 
 RECIPE = """
 name: small-search
@@ -125,6 +131,60 @@ def test_every_trial_is_a_run_with_the_same_figures(searched, client):
     table = pd.read_csv(client.download_artifacts(found.outcome.run_id, "trials.csv"))
     assert [*table["trial"]] == [t.number for t in study.trials]
     assert [*table["run_id"]] == [t.user_attrs[told.RUN] for t in study.trials]
+
+
+def test_pictures_view_and_summary_are_left_in_mlflow(searched, client, monkeypatch):
+    monkeypatch.setattr(search_plots, "figures", FIGURES)
+    notes = []
+
+    def noted(run, text):
+        notes.append(text)
+        return NOTE(run, text)
+
+    monkeypatch.setattr(Run, "note", noted)
+    found = searched("search.trials=3", study="mine")
+    parent = client.get_run(found.outcome.run_id)
+    files = {item.path for item in client.list_artifacts(parent.info.run_id, "plots/search")}
+    names = ("history", "history_time", "parallel_coordinates", "slice", "pareto_compression")
+    assert {f"plots/search/{n}.{s}" for n in names for s in ("svg", "png")} <= files
+
+    heads = [text.partition(" trials have ended")[0] for text in notes[:4]]
+    assert heads == [f"**Searching**: {ended} of 3" for ended in range(4)]
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith(f"**Winner: {found.winner.name}**")
+    assert "highest OCS on validation" in note.partition("### Final comparison")[2]
+    assert "viewStateShareKey=netzip-search" in note
+    storage = f"sqlite:///{found.storage.partition(':///')[2]}"
+    assert f"netzip search RECIPE --study mine --storage {storage}" in note
+
+    metrics = parent.data.metrics
+    study = study_of(found)
+    outcomes = [told.outcome(t) for t in study.trials]
+    for outcome in ("feasible", "infeasible", "same", "skipped", "stopped", "failed"):
+        assert metrics[f"search/{outcome}"] == outcomes.count(outcome)
+    assert metrics["search/ended"] == 3
+    took = sum((t.datetime_complete - t.datetime_start).total_seconds() for t in study.trials)
+    assert metrics["search/seconds"] == pytest.approx(took, abs=0.01)
+    assert metrics["search/best_ocs"] == pytest.approx(told.best_ocs(told.ended(study)))
+
+    tags = client.get_experiment(parent.info.experiment_id).tags
+    assert "viewStateShareKey=netzip-search" in tags["mlflow.note.content"]
+    state = json.loads(tags["mlflow.sharedViewState.netzip-search"])["state"]
+    state = json.loads(zlib.decompress(base64.b64decode(state.removeprefix("deflate;"))))
+    shown = client.search_runs([parent.info.experiment_id], state["searchFilter"])
+    assert {r.info.run_id for r in shown} == {t.user_attrs[told.RUN] for t in study.trials}
+
+
+def test_a_candidate_outside_the_space_may_win_and_is_said_to(searched, client):
+    """Nothing in the space is as small; the drop of 100 points is no limit."""
+    small = "candidates.outside=[{qat: {bits: ternary, epochs: 1}}, {ptq: {}}]"
+    space = "search.space=[{prune_random: {ratio: [0.1, 0.2]}}, {half: {}}]"
+    found = searched(small, space, "search.trials=1", "score.max_drop_points=100", "search.keep=1")
+    assert found.winner.name == "outside"
+    assert found.winner.why.endswith("the recipe's own candidate, which lies outside the space")
+    version = client.get_model_version_by_alias("small-search", "best-ocs")
+    assert found.winner.registered == "models:/small-search@best-ocs"
+    assert client.get_run(version.run_id).info.run_name == "outside"
 
 
 def test_what_was_skipped_could_not_have_won(searched):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+from netzip_mlflow.report.searched import Winner
 from netzip_mlflow.scoring import Basis
 from netzip_mlflow.stages import score, show
+from netzip_mlflow.stages.search import Found
 
 
 def test_compress_for_machines(compressed):
@@ -41,6 +43,21 @@ def test_where_to_look_at_it(compressed):
     served = show.compress_text(compressed.outcome, "https://mlflow.example/").splitlines()
     assert served[-1].startswith(f"https://mlflow.example/{view}")
     assert not any("mlflow ui" in line for line in served)
+
+
+def test_a_search_says_which_model_was_registered_and_why(compressed):
+    why = (
+        "highest OCS on validation; it is the recipe's own candidate, which lies outside the space"
+    )
+    won = Winner("int8", why, "models:/small@best-ocs")
+    given = ("mine", "sqlite:///s.db", 3, True, 8, compressed.outcome)
+    *_, study, end = show.search_text(Found(*given, won), "sqlite:////m.db").splitlines()
+    assert study == "study mine: 8 trials; best feasible: trial 3"
+    assert end == f"registered as models:/small@best-ocs: int8, {why}"
+    given = ("mine", "sqlite:///s.db", 3, False, 8, compressed.outcome)
+    *_, study, end = show.search_text(Found(*given), "sqlite:////m.db").splitlines()
+    assert study == "study mine: 8 trials; none feasible; the least violating: trial 3"
+    assert end == "no model was registered"
 
 
 def test_a_table_scored_with_a_term_missing(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from netzip_mlflow.errors import InputError, NetzipError, TrackingLost, TrackingUnavailable
 from netzip_mlflow.tracking import Killed, Tracker
-from netzip_mlflow.tracking.runs import explain
+from netzip_mlflow.tracking.runs import Run, explain
 
 
 def read(tracker, run):
@@ -133,6 +133,25 @@ class TestEnd:
         assert found.info.status == status
         assert found.data.tags["netzip.reason"] == reason
         assert found.data.tags["mlflow.note.content"] == f"**{status.lower()}**: {reason}"
+
+    def test_a_fault_is_said_above_what_was_noted(self, tracker):
+        def work() -> None:
+            with tracker.parent("search", "digits") as parent:
+                parent.note("3 of 9 trials")
+                runs.append(parent)
+                raise Killed("SIGTERM")
+
+        runs: list[Run] = []
+        with pytest.raises(Killed):
+            work()
+        noted = read(tracker, runs[0]).data.tags["mlflow.note.content"]
+        assert noted == "**killed**: stopped by Killed\n\n3 of 9 trials"
+
+    def test_a_note_of_a_run_that_ends_well_stays(self, tracker):
+        with tracker.parent("search", "digits") as parent:
+            parent.note("first")
+            parent.note("x" * 9000)
+        assert read(tracker, parent).data.tags["mlflow.note.content"] == "x" * 8000
 
     def test_a_child_still_open_ends_with_its_parent(self, tracker):
         def work() -> None:
