@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from netzip_mlflow import databases
 from netzip_mlflow.errors import InputError, NetzipError, Problem
 
 if TYPE_CHECKING:
@@ -83,31 +84,56 @@ def open_storage(url: str) -> RDBStorage:
     """Optuna's storage at a database's URL; its tables are made where there are none.
 
     Raises:
-        InputError: the database cannot be reached, or is of another version.
+        InputError: the database cannot be reached, holds the tables of something else, or those of
+            another version.
     """
     import optuna
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
+        if (reason := databases.trouble(url)) is not None:
+            raise _unusable(url, reason)
+        waiting = {"timeout": 60} if url.startswith("sqlite") else databases.connect_args(url)
+        _only_ours(url)
         with _experimental():
             storage = optuna.storages.RDBStorage(
                 url,
-                engine_kwargs=waiting,
+                engine_kwargs={"connect_args": waiting, "pool_pre_ping": True},
                 heartbeat_interval=HEARTBEAT_S,
                 grace_period=GRACE_S,
                 heartbeat_stale_trial_callback=_again,
             )
     except (StorageInternalError, SQLAlchemyError, ValueError, ImportError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            Problem("storage", f"{url} cannot be used: {reason}", "a database's URL")
-        ) from error
+        raise _unusable(url, str(error).strip().splitlines()[0]) from error
     if storage.engine.dialect.name == "sqlite":
         _one_writer_at_a_time(storage.engine)
     return storage
+
+
+def _unusable(url: str, reason: str) -> InputError:
+    shown = databases.without_password(url)
+    what = f"{shown} cannot be used: {databases.without_password(reason)}"
+    return InputError(Problem("storage", what, "a database's URL"))
+
+
+def _only_ours(url: str) -> None:
+    """MLflow and Optuna both count versions in `alembic_version`, and spoil each other's.
+
+    Raises:
+        InputError: there is such a table, and no studies.
+    """
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    tables = sqlalchemy.inspect(engine).get_table_names()
+    if "alembic_version" in tables and "studies" not in tables:
+        raise _unusable(
+            url,
+            "it holds the tables of something else (MLflow's?); give studies a database of their "
+            "own, or a schema of their own: ...?options=-csearch_path%3DSCHEMA",
+        )
 
 
 def create(storage: RDBStorage, name: str, objectives: int = 1) -> optuna.Study:

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from netzip_mlflow import data, models, techniques
+from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError, Problem, TrackingUnavailable, did_you_mean
 from netzip_mlflow.metrics import machine
 from netzip_mlflow.metrics.keys import KEYS
@@ -66,4 +67,4 @@ def _store(uri: str) -> str:
         check_reachable(uri)
     except TrackingUnavailable as error:
         return f"not usable: {error}"
-    return f"{uri} (usable)"
+    return f"{without_password(uri)} (usable)"

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from netzip_mlflow.databases import without_password
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
@@ -61,7 +63,7 @@ def compress_text(outcome: Outcome, store: str) -> str:
     served = store.startswith(("http:", "https:"))
     server = store.rstrip("/") if served else "http://127.0.0.1:5000"
     where = f"experiment {outcome.experiment_id}, run {outcome.run_id}: report.html, plots"
-    how = "" if served else f"\nmlflow ui --backend-store-uri {store}"
+    how = "" if served else f"\nmlflow ui --backend-store-uri {without_password(store)}"
     view = f"{server}/{link(outcome.experiment_id, OVERVIEW)}"
     return f"{_text(terminal(frame, outcome.choice))}{where}{how}\n{view}"
 

@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from netzip_mlflow.databases import trouble, without_password
 from netzip_mlflow.errors import TrackingUnavailable
 
 __all__ = ["check_reachable", "healthy", "tracking_uri"]
@@ -26,10 +27,10 @@ def tracking_uri(option: str | None = None) -> str:
 
 
 def healthy(uri: str, patience_s: float = PATIENCE_S) -> str | None:
-    """None when a server answers (or `uri` is no server), else why not."""
+    """None when a server answers, MLflow's or a database's (or `uri` is none), else why not."""
     try:
         if urlsplit(uri).scheme not in {"http", "https"}:
-            return None
+            return trouble(uri)
         request = urllib.request.Request(f"{uri.rstrip('/')}/health")  # noqa: S310 (scheme checked)
         with urllib.request.urlopen(request, timeout=patience_s):  # noqa: S310
             return None
@@ -48,8 +49,8 @@ def check_reachable(uri: str) -> None:
     reason = healthy(uri)
     if reason is not None:
         raise TrackingUnavailable(
-            f"the tracking server {uri} does not answer: {reason}; start it, or name another with "
-            "--tracking-uri or MLFLOW_TRACKING_URI"
+            f"the tracking server {without_password(uri)} does not answer: {reason}; start it, or "
+            "name another with --tracking-uri or MLFLOW_TRACKING_URI"
         )
     parts = urlsplit(uri)
     if parts.scheme == "sqlite" and parts.path not in {"", "/", "/:memory:"}:

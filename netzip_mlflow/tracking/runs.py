@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError, NetzipError, TrackingLost
 from netzip_mlflow.tracking.outbox import Outbox
 from netzip_mlflow.tracking.reachable import check_reachable
@@ -63,7 +64,10 @@ class Tracker:
                 reap(self.client, self._experiment_id)
         except _store_errors() as error:
             reason = str(error).strip().splitlines()[0]
-            raise InputError(f"the tracking store {uri} cannot be used: {reason}") from error
+            raise InputError(
+                f"the tracking store {without_password(uri)} cannot be used: "
+                f"{without_password(reason)}"
+            ) from error
 
     def _adopt(self, run_id: str) -> str:
         """Own the run that `mlflow run` started, before any work: kill -9 may come at any time."""
@@ -147,8 +151,8 @@ class Tracker:
             (folder / UNSENT).write_text(text, encoding="utf-8")
             place = f"; what was measured is in {folder}, the writes themselves in {UNSENT} there"
         raise TrackingLost(
-            f"the tracking server {self.uri} went away ({self.outbox.reason}) and "
-            f"{len(self.outbox)} writes could not be sent{place}"
+            f"the tracking server {without_password(self.uri)} went away ({self.outbox.reason}) "
+            f"and {len(self.outbox)} writes could not be sent{place}"
         )
 
     def set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str]) -> None:
