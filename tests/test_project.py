@@ -56,7 +56,7 @@ class TestMLproject:
         assert not {"python_env", "docker_env"} & set(PROJECT), "only one is allowed"
 
     def test_the_entry_points_of_the_contract(self):
-        assert {"main", "train", "compress", "measure", "compare"} <= set(ENTRIES)
+        assert {"main", "train", "compress", "search", "measure", "compare"} <= set(ENTRIES)
         assert ENTRIES["main"] == ENTRIES["compress"]
 
     @pytest.mark.parametrize("name", ENTRIES)
@@ -84,6 +84,8 @@ class TestMLproject:
         assert {"recipe", "set"} <= given["train"]
         assert {"model", "baseline", "recipe", "runtime"} <= given["measure"]
         assert {"runs", "experiment"} <= given["compare"]
+        searching = {"trials", "timeout", "workers", "storage", "study", "engine"}
+        assert {"recipe", "set", "max_drop_points"} | searching <= given["search"]
 
     @pytest.mark.parametrize("name", ["main", "compress", "train"])
     def test_the_default_recipe_is_there(self, name):

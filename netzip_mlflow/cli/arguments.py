@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from netzip_mlflow import recipe as recipes
-from netzip_mlflow.errors import InputError, Problem
+from netzip_mlflow.errors import InputError, Problem, did_you_mean
 
 __all__ = [
     "DryRunOption",
@@ -24,6 +24,7 @@ __all__ = [
     "SetOption",
     "ThreadsOption",
     "UriOption",
+    "check_engine",
     "count",
     "numbers",
     "open_store",
@@ -115,6 +116,17 @@ def count(option: str, text: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
         raise InputError(Problem(option, f"{text!r}", "an integer, 1 or more"))
     return int(text)
+
+
+def check_engine(engine: str, workers: int) -> None:
+    """`--engine`: who makes a search's trials beside the command itself."""
+    known = ("local", "ray")
+    if engine not in known:
+        hint = did_you_mean(engine, known)
+        raise InputError(Problem("--engine", f"{engine!r} is unknown", ", ".join(known), hint))
+    if engine == "ray" and workers > 1:
+        what = "Ray's cluster decides how many trials are made at once"
+        raise InputError(Problem("--workers", what, "--engine local"))
 
 
 def open_store(uri: str | None) -> str:

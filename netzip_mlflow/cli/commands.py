@@ -24,6 +24,7 @@ from netzip_mlflow.cli.arguments import (
     SetOption,
     ThreadsOption,
     UriOption,
+    check_engine,
     count,
     numbers,
     open_store,
@@ -31,6 +32,7 @@ from netzip_mlflow.cli.arguments import (
     parts,
     read_recipe,
 )
+from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError
 
 if TYPE_CHECKING:
@@ -134,6 +136,9 @@ def search(
     workers: Annotated[
         str, typer.Option(help="processes on this machine, which share its cores")
     ] = "1",
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: trials are tasks of the cluster RAY_ADDRESS names")
+    ] = "local",
     study: Annotated[str, typer.Option(help="a study to go on with, or the new one's name")] = "",
     storage: Annotated[
         str, typer.Option(help="the study's database (default: sqlite beside the tracking store)")
@@ -148,6 +153,8 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Search for the best OCS within the constraint; the winner is measured on test."""
+    at_once = count("--workers", workers or "1")
+    check_engine(engine or "local", at_once)
     store = None if dry_run else open_store(tracking_uri)
     given = {
         "search.trials": trials,
@@ -168,7 +175,7 @@ def search(
     with _options(experiment, store, quiet, cache=not no_cache) as options:
         from netzip_mlflow.stages.search import Request, search_recipe
 
-        request = Request(study or None, storage or None, count("--workers", workers or "1"))
+        request = Request(study or None, storage or None, at_once, engine or "local")
         found = search_recipe(loaded, options, request)
     if found is None:
         typer.echo(f"{study}: led by another process, which compares and reports")
@@ -411,7 +418,7 @@ def _options(
 def _command() -> str:
     import shlex
 
-    return shlex.join(["netzip", *sys.argv[1:]])
+    return shlex.join(["netzip", *map(without_password, sys.argv[1:])])
 
 
 def _print_plan(recipe: Recipe, only: tuple[str, ...], as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Leader", "leader", "leading"]
 
 ATTRIBUTE = "netzip.leader"
-SIGN_S, SILENT_S = 20.0, 120.0
+SIGN_S, SILENT_S, POLL_S = 20.0, 120.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -29,29 +29,38 @@ class Leader:
 
 
 def leader(study: optuna.Study) -> Leader | None:
-    """Who leads a study now; None where nobody does, or whoever did is gone."""
-    known = study.user_attrs.get(ATTRIBUTE)
-    if not known or dead(known["owner"]) or time.time() - known["seen"] > SILENT_S:
-        return None
-    return Leader(known["run"], known["baseline"])
+    """Who leads a study now; None where nobody does, or whoever did is gone. One that has no
+    baseline yet is waited for."""
+    while True:
+        known = study.user_attrs.get(ATTRIBUTE)
+        if not known or dead(known["owner"]) or time.time() - known["seen"] > SILENT_S:
+            return None
+        if known["baseline"]:
+            return Leader(known["run"], known["baseline"])
+        time.sleep(POLL_S)
 
 
 @contextlib.contextmanager
-def leading(study: optuna.Study, run: str, baseline: str) -> Iterator[None]:
-    """Lead a study while the block lasts; a thread gives signs of life."""
-    over = threading.Event()
+def leading(study: optuna.Study) -> Iterator[Callable[[str, str], None]]:
+    """Lead a study while the block lasts; a thread gives signs of life. Gives what is to be called
+    with both runs' ids when others may begin to help."""
+    over, lock = threading.Event(), threading.Lock()
+    runs = {"run": "", "baseline": ""}
 
-    def sign() -> None:
-        while True:
-            known = {"owner": me(), "run": run, "baseline": baseline, "seen": time.time()}
-            study.set_user_attr(ATTRIBUTE, known)
-            if over.wait(SIGN_S):
-                return
+    def sign(**known: str) -> None:
+        with lock:
+            runs.update(known)
+            study.set_user_attr(ATTRIBUTE, {"owner": me(), "seen": time.time(), **runs})
 
-    thread = threading.Thread(target=sign, daemon=True)
+    def live() -> None:
+        while not over.wait(SIGN_S):
+            sign()
+
+    sign()
+    thread = threading.Thread(target=live, daemon=True)
     thread.start()
     try:
-        yield
+        yield lambda run, baseline: sign(run=run, baseline=baseline)
     finally:
         over.set()
         thread.join()

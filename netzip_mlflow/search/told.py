@@ -28,6 +28,7 @@ __all__ = [
     "ended",
     "entries",
     "front",
+    "made",
     "outcome",
     "ranked",
     "rows",
@@ -59,6 +60,13 @@ def ended(study: optuna.Study) -> list[FrozenTrial]:
 
     done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     return [t for t in done if FEASIBLE in t.user_attrs]
+
+
+def made(trial: FrozenTrial) -> bool:
+    """Whether it came to its end, be it an early one: it neither failed nor was lost."""
+    from optuna.trial import TrialState
+
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def entries(trial: FrozenTrial) -> tuple[dict[str, dict[str, Any]], ...]:

@@ -26,6 +26,8 @@ class Crew:
 
     processes: Sequence[subprocess.Popen[bytes]]
 
+    leader_works = True
+
     def at_work(self) -> bool:
         """Whether any has not ended yet."""
         return any(process.poll() is None for process in self.processes)

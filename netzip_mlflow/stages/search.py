@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import itertools
 import json
 import math
 import os
@@ -13,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pandas as pd
 
 from netzip_mlflow import scoring, search, techniques
 from netzip_mlflow.cache import StageCache
+from netzip_mlflow.databases import without_password
 from netzip_mlflow.deployable import Exports
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.recipe import SearchSpec
@@ -27,7 +28,7 @@ from netzip_mlflow.search import sizes, told
 from netzip_mlflow.search import study as studies
 from netzip_mlflow.search.leader import leader, leading
 from netzip_mlflow.search.quiet import Quiet
-from netzip_mlflow.stages import candidates, compress, searched
+from netzip_mlflow.stages import candidates, compress, ray_engine, searched
 from netzip_mlflow.stages.crew import Crew, crew
 from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
 from netzip_mlflow.stages.train import baseline, joined_baseline, prepare
@@ -54,11 +55,14 @@ LOCKS = Path(tempfile.gettempdir()) / f"netzip-{getpass.getuser()}"
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line adds to the recipe's search section."""
+    """What the command line adds to the recipe's search section. `most`: help whoever leads the
+    study with so many trials, and lead it never."""
 
     study: str | None = None
     storage: str | None = None
     workers: int = 1
+    engine: str = "local"
+    most: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +91,8 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
     recipe = recipe.model_copy(update={"search": spec})
     space_of(recipe)
     url = request.storage or default_storage(options.tracking_uri)
+    tracker = open_tracker(options)  # first: its tables are what a shared database is known by
     storage = studies.open_storage(url)
-    tracker = open_tracker(options)
     task = open_task(recipe.task, recipe.data, recipe.seed)
     name = request.study or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     study = studies.create(storage, name, max(1, len(spec.objectives)))
@@ -96,18 +100,22 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
     end = time.monotonic() + (math.inf if spec.timeout is None else spec.timeout)
     exports = Exports()
     led = leader(study)
+    if request.most is not None and (led is None or not studies.progress(study).waiting):
+        return None
     if led is not None:
         with job("search", recipe.name, options, tracker, join=led.run) as work:
             origin = joined_baseline(work, recipe, task, led.baseline, exports)
             study.sampler = studies.sampler(spec.sampler, (recipe.seed + os.getpid()) % 2**31)
             trials = _trials(work, recipe, task, origin, exports, study, end)
             with contextlib.suppress(studies.GivenBack):
-                _walk(work, trials)
+                _walk(work, trials, request.most)
         return None
+    if request.engine == "ray":
+        ray_engine.connect(url, options.tracking_uri)
     network = prepare(recipe, task)
-    with job("search", recipe.name, options, tracker) as work:
+    with leading(study) as ready, job("search", recipe.name, options, tracker) as work:
         describe_recipe(work.run, recipe, task)
-        work.run.log(tags={"netzip.study": name, "netzip.storage": _without_password(url)})
+        work.run.log(tags={"netzip.study": name, "netzip.storage": without_password(url)})
         origin = baseline(work, recipe, task, network, exports)
         candidates.inspect_and_judge(work, origin, None, recipe, task)
         trials = _trials(work, recipe, task, origin, exports, study, end)
@@ -115,13 +123,20 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
         state = studies.plan(study, spec.trials, _first(trials) if new else ())
         study.sampler = studies.sampler(spec.sampler, recipe.seed + state.ended)
         _take_over(work, study, origin.run.id)
-        searched.begin(work, trials, _without_password(url))
-        with (
-            leading(study, work.run.id, origin.run.id),
-            crew(work, recipe, request.workers, name, url, end - time.monotonic()) as helpers,
-        ):
+        searched.begin(work, trials, without_password(url))
+        ready(work.run.id, origin.run.id)
+        with _helpers(work, recipe, request, study, url, end - time.monotonic()) as helpers:
             _lead(work, trials, helpers)
+        _end_runs(work, study)
         return _finish(work, trials, name, url, exports)
+
+
+def _helpers(
+    work: Job, recipe: Recipe, request: Request, study: optuna.Study, url: str, seconds: float
+) -> contextlib.AbstractContextManager[Crew | ray_engine.Tasks]:
+    if request.engine == "ray":
+        return ray_engine.tasks(work, recipe, study, url, seconds)
+    return crew(work, recipe, request.workers, study.study_name, url, seconds)
 
 
 def _trials(
@@ -214,37 +229,53 @@ def _starts(trials: Trials) -> list[Mapping[str, Any]]:
 def _take_over(work: Job, study: optuna.Study, baseline: str) -> None:
     """Have the runs of an earlier part of the search stand below this one, as the database has
     them: a process that was killed may have told the one and not the other."""
-    from optuna.trial import TrialState
-
-    ends = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED"}
     for trial in study.get_trials(deepcopy=False):
         if trial.user_attrs.get(told.RUN) and trial.state.is_finished():
-            tags = {"netzip.baseline": baseline}
-            work.run.adopt(trial.user_attrs[told.RUN], ends.get(trial.state, ""), tags)
+            status = "FINISHED" if told.made(trial) else ""
+            work.run.adopt(trial.user_attrs[told.RUN], status, {"netzip.baseline": baseline})
 
 
-def _lead(work: Job, trials: Trials, helpers: Crew) -> None:
+def _end_runs(work: Job, study: optuna.Study) -> None:
+    """End the runs whose worker died, as the database has them."""
+    below = f"attributes.status = 'RUNNING' AND tags.`netzip.parent` = '{work.run.id}'"
+    trials = study.get_trials(deepcopy=False)
+    known = {t.user_attrs[told.RUN]: t for t in trials if told.RUN in t.user_attrs}
+    for run in work.run.client.search_runs([work.run.experiment_id], below):
+        trial = known.get(run.info.run_id)
+        if run.data.tags["netzip.kind"] == "trial" and (trial is None or trial.state.is_finished()):
+            status = "FINISHED" if trial is not None and told.made(trial) else "KILLED"
+            work.run.adopt(run.info.run_id, status, {})
+
+
+def _lead(work: Job, trials: Trials, helpers: Crew | ray_engine.Tasks) -> None:
     """Work until every trial has ended, here and elsewhere, or the time is over. Ctrl-C goes on to
     the end with what there is."""
     try:
         while True:
-            with contextlib.suppress(studies.GivenBack):
-                _walk(work, trials)
+            if helpers.leader_works:
+                with contextlib.suppress(studies.GivenBack):
+                    _walk(work, trials)
             state = studies.reclaim(trials.study)
+            at_work = helpers.at_work()
             over = time.monotonic() >= trials.end or not state.waiting
-            if over and not state.running and not helpers.at_work():
+            if over and not state.running and not at_work:
                 return
             time.sleep(POLL_S)
     except KeyboardInterrupt:
         work.say("interrupted: going on to the end with the trials so far")
 
 
-def _walk(work: Job, trials: Trials) -> None:
+def _walk(work: Job, trials: Trials, most: int | None = None) -> None:
+    begun = itertools.count()
+
     def after(trial: FrozenTrial) -> None:
         trials.close(trial)
         searched.follow(work, trials, trial)
 
-    studies.work(trials.study, trials, go_on=lambda: time.monotonic() < trials.end, after=after)
+    def go_on() -> bool:
+        return time.monotonic() < trials.end and (most is None or next(begun) < most)
+
+    studies.work(trials.study, trials, go_on=go_on, after=after)
 
 
 def _finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) -> Found:
@@ -321,8 +352,3 @@ def default_storage(tracking_uri: str) -> str:
     kind, _, path = tracking_uri.partition(":///")
     place = Path(path).parent if kind == "sqlite" and path else Path()
     return f"sqlite:///{place / 'netzip-search.db'}"
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return url.replace(f":{parts.password}@", ":***@") if parts.password else url

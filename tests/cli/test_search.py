@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 SPACE = "search.space=[{prune_random: {ratio: [0.1, 0.2]}}, {ptq: {}}]"
@@ -36,6 +38,8 @@ class TestBadInput:
         [
             (["--workers", "none"], "--workers: 'none'; allowed: an integer, 1 or more"),
             (["--workers", "0"], "--workers: '0'"),
+            (["--engine", "rya"], "--engine: 'rya' is unknown; allowed: local, ray (did you mean"),
+            (["--engine", "ray", "--workers", "2"], "--workers: Ray's cluster decides how many"),
             (["--storage", "sqlite:////no/such/place/s.db"], "cannot be used"),
             (["--trials", "many"], "search.trials: 'many' is not allowed"),
         ],
@@ -44,6 +48,22 @@ class TestBadInput:
         ended = netzip("search", recipe, "--set", SPACE, *options)
         assert ended.status == 2
         assert says in ended.err
+
+    def test_ray_that_is_not_installed(self, netzip, recipe, store, monkeypatch):
+        monkeypatch.setitem(sys.modules, "ray", None)
+        ended = netzip("search", recipe, "--set", SPACE, "--engine", "ray", "--quiet")
+        assert ended.status == 2
+        assert ended.err.startswith("netzip: --engine ray: ray is not installed here; allowed: ")
+        assert "pip install 'netzip-mlflow[ray]'" in ended.err
+        assert store.all_runs() == []
+
+    def test_a_study_s_database_that_does_not_answer(self, netzip, recipe, store):
+        url = "postgresql+psycopg://me:s3cret@127.0.0.1:1/d"
+        ended = netzip("search", recipe, "--set", SPACE, "--storage", url, "--quiet")
+        assert ended.status == 2
+        assert "postgresql+psycopg://me:***@127.0.0.1:1/d cannot be used: " in ended.err
+        assert "s3cret" not in ended.err
+        assert store.all_runs() == []
 
 
 class TestDryRun:
