@@ -263,7 +263,7 @@ def kill_one() -> Callable[[Search, subprocess.Popen[bytes]], int]:
     """`kill_one(search, process)`: -9 to a process that the search has started, in the middle of
     a trial; gives that trial's number."""
 
-    def kill(search: Search, process: subprocess.Popen[bytes], seconds: float = 300.0) -> int:
+    def kill(search: Search, process: subprocess.Popen[bytes], seconds: float = 600.0) -> int:
         leader, end = psutil.Process(process.pid), time.monotonic() + seconds
         while time.monotonic() < end and process.poll() is None:
             helpers = {child.pid: child for child in leader.children()}

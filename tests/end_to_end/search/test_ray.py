@@ -13,7 +13,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 NODES = Path(__file__).with_name("ray_nodes.py")
 
 
@@ -96,7 +96,7 @@ def test_a_node_is_killed_and_every_trial_is_made_once(
         victims[:] = [t for t in running if "netzip.owner" in t.user_attrs]
         return len(victims) == 2 and apart.ended() >= 4
 
-    until(both_at_work, "both nodes make trials", 300)
+    until(both_at_work, "both nodes make trials", 600)
     victim = victims[0]
     owner = victim.user_attrs["netzip.owner"]["pid"]
     assert owner != process.pid, "the leader makes none"
