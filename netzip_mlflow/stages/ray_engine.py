@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.stages.job import Job
 
-__all__ = ["Tasks", "check_addresses", "connect", "make_trials", "tasks"]
+__all__ = ["Assignment", "Tasks", "check_addresses", "connect", "make_trials", "tasks"]
 
 TRIALS = 5  # of one task: joining a study takes seconds, which these share
 RETRIES = 3  # of a task whose node dies

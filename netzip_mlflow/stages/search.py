@@ -237,14 +237,19 @@ def _take_over(work: Job, study: optuna.Study, baseline: str) -> None:
 
 def _end_runs(work: Job, study: optuna.Study) -> None:
     """End the runs whose worker died, as the database has them."""
-    below = f"attributes.status = 'RUNNING' AND tags.`netzip.parent` = '{work.run.id}'"
     trials = study.get_trials(deepcopy=False)
     known = {t.user_attrs[told.RUN]: t for t in trials if told.RUN in t.user_attrs}
-    for run in work.run.client.search_runs([work.run.experiment_id], below):
-        trial = known.get(run.info.run_id)
-        if run.data.tags["netzip.kind"] == "trial" and (trial is None or trial.state.is_finished()):
-            status = "FINISHED" if trial is not None and told.made(trial) else "KILLED"
-            work.run.adopt(run.info.run_id, status, {})
+    of = f"tags.`netzip.parent` = '{work.run.id}' AND tags.`netzip.kind` = 'trial'"
+
+    def call() -> None:
+        client, home = work.run.client, work.run.experiment_id
+        for run in client.search_runs([home], f"attributes.status = 'RUNNING' AND {of}"):
+            trial = known.get(run.info.run_id)
+            if trial is None or trial.state.is_finished():
+                made = trial is not None and told.made(trial)
+                client.set_terminated(run.info.run_id, "FINISHED" if made else "KILLED")
+
+    work.run.deferred(call)
 
 
 def _lead(work: Job, trials: Trials, helpers: Crew | ray_engine.Tasks) -> None:
