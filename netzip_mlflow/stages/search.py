@@ -312,7 +312,7 @@ def _finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) ->
         url,
         best[0].number,
         bool(best[0].user_attrs[told.FEASIBLE]),
-        len(trials.study.trials),
+        studies.progress(trials.study).ended,
         outcome,
         won,
     )

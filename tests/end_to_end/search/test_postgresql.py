@@ -76,13 +76,19 @@ class TestBadInput:
 
         return run
 
-    def test_a_wrong_password(self, refused, postgresql, tmp_path):
-        url = postgresql.url("postgres", password="guessed-it")  # noqa: S106 (a wrong one)
-        said = refused(f"sqlite:///{tmp_path / 'mlflow.db'}", url)
+    @pytest.fixture
+    def wrong(self, postgresql) -> str:
+        """A URL with another password."""
+        return postgresql.url("postgres", password="guessed-it")  # noqa: S106 (it is none)
+
+    def test_a_wrong_password_of_the_study_s_database(self, refused, wrong, tmp_path):
+        said = refused(f"sqlite:///{tmp_path / 'mlflow.db'}", wrong)
         assert "storage: postgresql+psycopg://tests:***@127.0.0.1" in said
         assert 'password authentication failed for user "tests"' in said
         assert "guessed-it" not in said
-        said = refused(url, f"sqlite:///{tmp_path / 's.db'}")
+
+    def test_a_wrong_password_of_the_tracking_store(self, refused, wrong, tmp_path):
+        said = refused(wrong, f"sqlite:///{tmp_path / 's.db'}")
         assert "the tracking server postgresql+psycopg://tests:***@127.0.0.1" in said
         assert "guessed-it" not in said
 
