@@ -34,6 +34,7 @@ from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tr
 from netzip_mlflow.stages.train import baseline, joined_baseline, prepare
 from netzip_mlflow.stages.trial import Trials
 from netzip_mlflow.tasks import open_task
+from netzip_mlflow.tracking import asked_on_sigint
 from netzip_mlflow.tracking.models import register
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
         ready(work.run.id, origin.run.id)
         with _helpers(work, recipe, request, study, url, end - time.monotonic()) as helpers:
             _lead(work, trials, helpers)
+        studies.reclaim(study)  # what helpers were told to leave
         _end_runs(work, study)
         return _finish(work, trials, name, url, exports)
 
@@ -253,10 +255,15 @@ def _end_runs(work: Job, study: optuna.Study) -> None:
 
 
 def _lead(work: Job, trials: Trials, helpers: Crew | ray_engine.Tasks) -> None:
-    """Work until every trial has ended, here and elsewhere, or the time is over. Ctrl-C goes on to
-    the end with what there is."""
-    try:
-        while True:
+    """Work until every trial has ended, here and elsewhere, or the time is over; with Ctrl-C it is
+    over at once."""
+
+    def stop() -> None:
+        trials.end = -math.inf
+        work.say("interrupted: going on to the end with the trials so far")
+
+    with asked_on_sigint(stop):
+        while trials.end > -math.inf:
             if helpers.leader_works:
                 with contextlib.suppress(studies.GivenBack):
                     _walk(work, trials)
@@ -266,8 +273,6 @@ def _lead(work: Job, trials: Trials, helpers: Crew | ray_engine.Tasks) -> None:
             if over and not state.running and not at_work:
                 return
             time.sleep(POLL_S)
-    except KeyboardInterrupt:
-        work.say("interrupted: going on to the end with the trials so far")
 
 
 def _walk(work: Job, trials: Trials, most: int | None = None) -> None:

@@ -9,6 +9,14 @@ from __future__ import annotations
 
 from netzip_mlflow.tracking.reachable import check_reachable, tracking_uri
 from netzip_mlflow.tracking.runs import Run, Tracker
-from netzip_mlflow.tracking.signals import Killed, killed_on_sigterm
+from netzip_mlflow.tracking.signals import Killed, asked_on_sigint, killed_on_sigterm
 
-__all__ = ["Killed", "Run", "Tracker", "check_reachable", "killed_on_sigterm", "tracking_uri"]
+__all__ = [
+    "Killed",
+    "Run",
+    "Tracker",
+    "asked_on_sigint",
+    "check_reachable",
+    "killed_on_sigterm",
+    "tracking_uri",
+]

@@ -1,4 +1,4 @@
-"""SIGTERM as an exception."""
+"""SIGTERM as an exception, SIGINT as a request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from netzip_mlflow.tracking import Killed, killed_on_sigterm
+from netzip_mlflow.tracking import Killed, asked_on_sigint, killed_on_sigterm
 
 
 def terminate() -> None:
@@ -56,3 +56,30 @@ def test_outside_the_main_thread_nothing_is_changed():
     thread.start()
     thread.join()
     assert seen == [True]
+
+
+def test_the_first_sigint_asks_and_the_second_interrupts():
+    asked = []
+    before = signal.getsignal(signal.SIGINT)
+    with asked_on_sigint(lambda: asked.append(True)):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked == [True]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert asked == [True]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_request_is_not_lost_where_an_exception_would_be():
+    """In a callback of a weak reference an exception is printed and forgotten."""
+    import weakref
+
+    class Thing:
+        pass
+
+    asked, thing = [], Thing()
+    seen = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    with asked_on_sigint(lambda: asked.append(True)):
+        del thing
+    assert seen() is None
+    assert asked == [True]
