@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -58,6 +59,15 @@ def test_outside_the_main_thread_nothing_is_changed():
     assert seen == [True]
 
 
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """SIGINT as Python handles it, though whatever started the tests in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint")
 def test_the_first_sigint_asks_and_the_second_interrupts():
     asked = []
     before = signal.getsignal(signal.SIGINT)
