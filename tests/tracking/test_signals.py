@@ -61,7 +61,7 @@ def test_outside_the_main_thread_nothing_is_changed():
 
 @pytest.fixture
 def sigint() -> Iterator[None]:
-    """SIGINT as Python handles it, though whatever started the tests in the background ignores it."""
+    """SIGINT as Python handles it, though a job in the background is started to ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
