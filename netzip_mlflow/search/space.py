@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -365,11 +366,34 @@ def _parameters(
     return problems or Step(name, fixed, ordered)
 
 
+class _Unbounded(techniques.Bounds):
+    """A parameter of a function of a user's own, which says nothing of it but its default."""
+
+    def __str__(self) -> str:
+        return "numbers, texts, truth values"
+
+    def admits(self, value: Any) -> bool:
+        return value is None or isinstance(value, int | float | str)
+
+
 def _bounds(technique: str) -> dict[str, techniques.Bounds]:
     found: Any = techniques.find(technique)
-    return {f.name: f.metadata["bounds"] for f in dataclasses.fields(found)}
+    if not hasattr(found, "function"):
+        return {f.name: f.metadata["bounds"] for f in dataclasses.fields(found)}
+    return {
+        name: _Unbounded(int if type(default) is int else float)
+        for name, default in _keywords(found.function).items()
+    }
 
 
 def _defaults(technique: str) -> dict[str, Any]:
     found: Any = techniques.find(technique)
-    return {f.name: f.default for f in dataclasses.fields(found)}
+    if not hasattr(found, "function"):
+        return {f.name: f.default for f in dataclasses.fields(found)}
+    given = _keywords(found.function)
+    return {n: default for n, default in given.items() if default is not inspect.Parameter.empty}
+
+
+def _keywords(function: Callable[..., Any]) -> dict[str, Any]:
+    """What a function `(twin, context, **parameters)` may be given, with its defaults."""
+    return {p.name: p.default for p in [*inspect.signature(function).parameters.values()][2:]}

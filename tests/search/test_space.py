@@ -216,3 +216,19 @@ def test_few_samples_make_small_batches(samples, batches):
         "finetune": None,
         "qat": None,
     } | batches
+
+
+def test_a_function_of_ones_own_varies_by_its_signature():
+    given = {"own_functions:shift": {"steps": {"low": 1, "high": 3}, "how": ["up", "down"]}}
+    found = space(given, {"half": {}})
+    given = [chain[0]["own_functions:shift"] for chain, _ in suggestions(found)]
+    tried = {(each["steps"], each["how"]) for each in given}
+    assert tried == {(n, how) for n in (1, 2, 3) for how in ("up", "down")}
+    candidate = [{"own_functions:shift": {"steps": 2}}, {"half": {}}]
+    assert found.encode(candidate) == {
+        "own_functions:shift.steps": 2,
+        "own_functions:shift.how": "up",
+    }
+    assert problems({"own_functions:shift": {"step": [1, 2]}})[0].startswith(
+        "search.space[0].own_functions:shift.step: unknown key"
+    )
