@@ -158,8 +158,10 @@ def varied(study: optuna.Study) -> dict[str, Any]:
     return found
 
 
-def rows(study: optuna.Study) -> list[dict[str, object]]:
-    """Every planned trial as a row: its state, why it ended early, figures and what was varied."""
+def rows(study: optuna.Study, objectives: Sequence[str] = ()) -> list[dict[str, object]]:
+    """Every planned trial as a row: its state, why it ended early, figures and what was varied; of
+    a study with `objectives` also whether it is of their front."""
+    best = {trial.number for trial in front(ended(study), objectives)} if objectives else set()
     found = []
     for trial in study.get_trials(deepcopy=False):
         known = trial.user_attrs
@@ -176,6 +178,7 @@ def rows(study: optuna.Study) -> list[dict[str, object]]:
                 "feasible": known.get(FEASIBLE, ""),
                 "ocs": known.get(OCS, "") if whole else "",
                 **{f"ratio/{key}": value for key, value in ratios.items()},
+                **({"front": trial.number in best} if objectives else {}),
                 **json.loads(known.get(DROP, "{}")),
                 "reason": known.get(REASON, known.get(ERROR, "")),
                 "candidate": known.get(NAME, ""),

@@ -223,6 +223,8 @@ def _starts(trials: Trials) -> list[Mapping[str, Any]]:
             bound = trials.bound(chain) if sizes.known(chain) else None
         except NetzipError:
             continue
+        except Exception:  # noqa: BLE001 (anyone's code: its trial will say what)
+            bound = None
         epochs = sum(getattr(technique, "training_epochs", 0) for technique in chain)
         found.append(((bound or 0.0) / (1 + epochs), parameters))
     return [parameters for _, parameters in sorted(found, key=lambda f: -f[0])]
@@ -300,7 +302,7 @@ def _finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) ->
         work, list(whole.candidates), trials.origin, whole, trials.task, exports, trials.cache
     )
     place = work.folder / "trials.csv"
-    pd.DataFrame(told.rows(trials.study)).to_csv(place, index=False)
+    pd.DataFrame(told.rows(trials.study, spec.objectives)).to_csv(place, index=False)
     work.run.artifact(place)
     known_by_the_drop = not trials.limits.names()[1:]  # else only trials were judged by all limits
     wanted = outcome.choice.best if known_by_the_drop else f"trial-{best[0].number}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from netzip_mlflow.errors import Problem
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
 from netzip_mlflow.techniques.trained import Taught
-from netzip_mlflow.techniques.widths import BITS, WIDTHS, Widths, idle_problems
+from netzip_mlflow.techniques.widths import BITS, WIDTHS, Widths, idle_problems, mean_bits
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin
@@ -44,14 +44,7 @@ class QAT(Widths, Taught):
     bits: int | str = parameter(
         4, "stored bits of a weight", choices=WIDTHS, search=(8, 4, "ternary")
     )
-    budget: float | None = parameter(
-        None,
-        "mean stored bits; within it, the layers that suffer most get `wide`",
-        kind=float,
-        low=1.0,
-        high=8.0,
-        search=(None, 1.8, 2.5),
-    )
+    budget: float | None = mean_bits(search=(None, 1.8, 2.5))
     wide: int | str = parameter(4, "bits of the layers that suffer most", choices=WIDTHS[:2])
     _: KW_ONLY
     epochs: int = parameter(

@@ -15,10 +15,22 @@ if TYPE_CHECKING:
     from netzip_mlflow.deployable import Exported
     from netzip_mlflow.techniques.layers import Layer
 
-__all__ = ["BITS", "WIDTHS", "Widths", "idle_problems"]
+__all__ = ["BITS", "WIDTHS", "Widths", "idle_problems", "mean_bits"]
 
 BITS: Mapping[Any, str] = {8: "int8", 4: "int4", 3: "int3", 2: "int2", "ternary": "ternary"}
 WIDTHS = tuple(BITS)
+
+
+def mean_bits(search: tuple[float | None, ...] | None = None) -> Any:
+    """The parameter `budget`; `search`: what a search tries of it."""
+    return parameter(
+        None,
+        "mean stored bits; within it, the layers that suffer most get `wide`",
+        kind=float,
+        low=1.0,
+        high=8.0,
+        search=search,
+    )
 
 
 @dataclass(frozen=True)
@@ -28,13 +40,7 @@ class Widths:
 
     bits: int | str = parameter(8, "stored bits of a weight", choices=WIDTHS, search=(8, 4))
     edges: int | str = parameter(8, "the same for the first and the last layer", choices=WIDTHS)
-    budget: float | None = parameter(
-        None,
-        "mean stored bits; within it, the layers that suffer most get `wide`",
-        kind=float,
-        low=1.0,
-        high=8.0,
-    )
+    budget: float | None = mean_bits()
     wide: int | str = parameter(8, "bits of the layers that suffer most", choices=WIDTHS[:2])
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -69,9 +70,15 @@ def test_a_worker_that_is_killed_holds_nobody_up(worker, quiet):
 
 def test_two_can_work_at_the_same_time(tmp_path, quiet):
     other = Quiet(tmp_path / "locks")
-    with quiet.working(), other.working():
-        quiet.pause()
-        other.pause()
+    gate = os.open(tmp_path / "locks" / "gate", os.O_RDWR)
+    with other.working():
+        with quiet.working():
+            quiet.pause()
+            other.pause()
+        with pytest.raises(BlockingIOError):  # the other one works still: nobody may time
+            fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(gate)
     other.close()
 
 

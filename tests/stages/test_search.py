@@ -229,7 +229,7 @@ def test_a_trial_that_cannot_be_made_fails_and_the_others_go_on(searched, client
         searched(space, "search.trials=2", "candidates={}")
 
 
-def test_a_front_of_ratios_is_searched_and_the_best_ocs_of_it_wins(searched):
+def test_a_front_of_ratios_is_searched_and_the_best_ocs_of_it_wins(searched, client):
     changes = ("search.sampler=nsga2", "search.objectives=[P, C]", "search.trials=5", *SHORT)
     found = searched(*changes)
     study = study_of(found)
@@ -245,6 +245,8 @@ def test_a_front_of_ratios_is_searched_and_the_best_ocs_of_it_wins(searched):
     assert not [t for t in study.trials if t.state == TrialState.PRUNED], "no bound is exact here"
     numbers = {t.number for t in told.front(told.ended(study), "PC")}
     assert numbers <= {t.number for t in study.best_trials}, "Optuna's front holds ours"
+    table = pd.read_csv(client.download_artifacts(found.outcome.run_id, "trials.csv"))
+    assert {*table["trial"][table["front"]]} == numbers
 
 
 def test_an_evaluation_ends_when_the_limit_is_out_of_reach(searched, client):
