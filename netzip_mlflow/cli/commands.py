@@ -167,7 +167,7 @@ def search(
     )
     if dry_run:
         from netzip_mlflow.stages.plan import plan_search
-        from netzip_mlflow.stages.search import space_of
+        from netzip_mlflow.stages.starting import space_of
 
         planned = plan_search(loaded, space_of(loaded))
         _emit(as_json, planned.as_object, planned.as_text)

@@ -14,10 +14,11 @@ from netzip_mlflow.search.study import dead, me
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Leader", "leader", "leading"]
+__all__ = ["Leader", "leader", "leader_or_claim", "leading"]
 
 ATTRIBUTE = "netzip.leader"
 SIGN_S, SILENT_S, POLL_S = 20.0, 120.0, 0.5
+SETTLE_S = 1.0  # in which everyone who saw no leader has written their own name
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,22 @@ def leader(study: optuna.Study) -> Leader | None:
         time.sleep(POLL_S)
 
 
+def leader_or_claim(study: optuna.Study) -> Leader | None:
+    """Who leads a study; None where this process is to, and has its name there until `leading`
+    gives signs of life. Of several that begin at the same time the last one to write it leads."""
+    while (known := leader(study)) is None:
+        _sign(study, "", "")
+        time.sleep(SETTLE_S)
+        if study.user_attrs[ATTRIBUTE]["owner"] == me():
+            return None
+    return known
+
+
+def _sign(study: optuna.Study, run: str, baseline: str) -> None:
+    signed = {"owner": me(), "seen": time.time(), "run": run, "baseline": baseline}
+    study.set_user_attr(ATTRIBUTE, signed)
+
+
 @contextlib.contextmanager
 def leading(study: optuna.Study) -> Iterator[Callable[[str, str], None]]:
     """Lead a study while the block lasts; a thread gives signs of life. Gives what is to be called
@@ -50,7 +67,7 @@ def leading(study: optuna.Study) -> Iterator[Callable[[str, str], None]]:
     def sign(**known: str) -> None:
         with lock:
             runs.update(known)
-            study.set_user_attr(ATTRIBUTE, {"owner": me(), "seen": time.time(), **runs})
+            _sign(study, **runs)
 
     def live() -> None:
         while not over.wait(SIGN_S):

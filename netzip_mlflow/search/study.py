@@ -43,9 +43,9 @@ __all__ = [
     "work",
 ]
 
-SLOT, NAME, ATTEMPT, BLAMELESS, OWNER, ERROR, RECIPE = (
+SLOT, NAME, ATTEMPT, BLAMELESS, OWNER, ERROR, RECIPE, PLANNED = (
     f"netzip.{part}"
-    for part in ("slot", "name", "attempt", "blameless", "owner", "error", "recipe")
+    for part in ("slot", "name", "attempt", "blameless", "owner", "error", "recipe", "planned")
 )
 ATTEMPTS = 3  # of a slot whose processes die
 HEARTBEAT_S, GRACE_S = 30, 600  # a machine that is suspended for less goes on
@@ -185,8 +185,11 @@ def sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
         return made[name](seed=seed)
 
 
-def plan(study: optuna.Study, wanted: int, first: Sequence[Planned] = ()) -> Progress:
-    """Have `wanted` slots in all: `first` are the first ones of a new study.
+def plan(
+    study: optuna.Study, wanted: int, first: Callable[[], Sequence[Planned]] = tuple
+) -> Progress:
+    """Have `wanted` slots in all: `first` gives the first ones, and is asked once in a study's life
+    (again, if a process died while it planned).
 
     Trials that ran in a process of this machine which is dead are told as failed, and slots that
     were lost that way wait again. For the process that leads the search, before workers start.
@@ -200,10 +203,14 @@ def plan(study: optuna.Study, wanted: int, first: Sequence[Planned] = ()) -> Pro
     for trials in slots.values():
         if not any(map(ends_slot, trials)):
             _again(study, trials[-1])
-    for slot in range(len(slots), wanted):
-        given = first[slot] if slot < len(first) else Planned()
+    missing = range(len(slots), wanted)
+    known = first() if missing and not study.user_attrs.get(PLANNED) else ()
+    for slot in missing:
+        given = known[slot] if slot < len(known) else Planned()
         attributes = {SLOT: slot} | ({NAME: given.name} if given.name else {})
         study.enqueue_trial(dict(given.parameters or {}), user_attrs=attributes)
+    if missing:
+        study.set_user_attr(PLANNED, True)
     return progress(study)
 
 

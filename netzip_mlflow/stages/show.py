@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from netzip_mlflow.scoring import Choice, ScoredRow
     from netzip_mlflow.scoring.basis import Basis
     from netzip_mlflow.stages.compress import Outcome
+    from netzip_mlflow.stages.found import Found
     from netzip_mlflow.stages.measure import Subject
     from netzip_mlflow.stages.measurement import Measurement
-    from netzip_mlflow.stages.search import Found
 
 __all__ = [
     "compare_object",

@@ -16,12 +16,14 @@ from netzip_mlflow.search import rules, sizes, told
 from netzip_mlflow.search.study import Failed, GivenBack
 from netzip_mlflow.stages import candidates, measurement
 from netzip_mlflow.tasks import OutOfReach
+from netzip_mlflow.twin import Twin
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
     from netzip_mlflow.cache import StageCache
+    from netzip_mlflow.deployable import Deployable
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.search import Space
     from netzip_mlflow.search.quiet import Quiet
@@ -34,6 +36,7 @@ __all__ = ["Trials"]
 
 DROP = "validation/accuracy/drop_points"
 HIGH = f"{DROP}_high"
+BEGINNINGS = 4  # untrained twins that are kept
 MARGIN = 1.002  # of a file's size: what in it hangs on the weights' values
 
 
@@ -260,15 +263,34 @@ class Trials:
                 len(chain),
                 self.origin.twin,
                 context,
-                lambda number, twin: chain[number].apply(twin, context),
+                lambda number, twin: self._untrained(chain[: number + 1], twin, context),
             )
             file = made.save(self.work.folder / "untrained")
             found = measurement.inspect("untrained", file, self.recipe.measure).metrics
             self._known[key] = {k: v for k, v in found.items() if k.startswith(("speed/", "size/"))}
         return self._known[key]
 
+    def _untrained(
+        self, beginning: Sequence[Technique], twin: Twin, context: Context
+    ) -> Twin | Deployable:
+        """What the last technique of a chain's beginning makes of the twin before it; the last few
+        twins are kept, since many chains begin alike."""
+        key = sizes.size_key(beginning)
+        if key in self._beginnings:
+            return self._beginnings[key]
+        made = beginning[-1].apply(twin, context)
+        if isinstance(made, Twin):
+            self._beginnings[key] = made
+            while len(self._beginnings) > BEGINNINGS:
+                del self._beginnings[next(iter(self._beginnings))]
+        return made
+
     @functools.cached_property
     def _known(self) -> dict[str, dict[str, float]]:
+        return {}
+
+    @functools.cached_property
+    def _beginnings(self) -> dict[str, Twin]:
         return {}
 
     def _watched(self, made: Candidate) -> Context:

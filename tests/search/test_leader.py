@@ -11,7 +11,7 @@ import pytest
 
 from netzip_mlflow.search import leader as leaders
 from netzip_mlflow.search import study as studies
-from netzip_mlflow.search.leader import Leader, leader, leading
+from netzip_mlflow.search.leader import Leader, leader, leader_or_claim, leading
 
 GONE = {"host": studies.socket.gethostname(), "pid": 2**22 - 1, "started": 1.0}
 
@@ -60,3 +60,30 @@ def test_it_gives_signs_of_life(study, monkeypatch):
             assert time.monotonic() < end
             time.sleep(0.01)
         assert leader(study) == Leader("r", "b"), "the runs are still named"
+
+
+def test_of_several_that_begin_at_once_one_leads(tmp_path, monkeypatch):
+    """Each thread plays a process with a connection of its own."""
+    url, number = f"sqlite:///{tmp_path / 's.db'}", 4
+    studies.create(studies.open_storage(url), "s")
+    monkeypatch.setattr(leaders, "me", lambda: studies.me() | {"thread": threading.get_ident()})
+    together, found = threading.Barrier(number), []
+
+    def begin() -> None:
+        study = studies.create(studies.open_storage(url), "s")
+        together.wait(30)
+        led = leader_or_claim(study)
+        found.append(led)
+        if led is None:
+            study.set_user_attr(
+                leaders.ATTRIBUTE,
+                study.user_attrs[leaders.ATTRIBUTE] | {"run": "r", "baseline": "b"},
+            )
+
+    threads = [threading.Thread(target=begin) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found.count(None) == 1
+    assert found.count(Leader("r", "b")) == number - 1

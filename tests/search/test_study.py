@@ -55,11 +55,36 @@ def test_a_study_ends_with_as_many_trials_as_were_planned(study):
 
 
 def test_the_first_ones_suggest_what_was_planned(study):
-    studies.plan(study, 3, [Planned("mine", {"x": 0.25})])
+    studies.plan(study, 3, lambda: [Planned("mine", {"x": 0.25})])
     studies.work(study, objective)
     first = study.trials[0]
     assert (first.params, first.user_attrs[studies.NAME]) == ({"x": 0.25}, "mine")
     assert study.trials[1].params != first.params
+
+
+def test_a_process_that_dies_while_it_plans_loses_none_of_the_first(study, monkeypatch):
+    enqueue, asked = study.enqueue_trial, []
+
+    def first() -> list[Planned]:
+        asked.append(True)
+        return [Planned(str(x), {"x": x}) for x in (0.1, 0.2, 0.3)]
+
+    def dies(*given, **named) -> None:
+        if len(study.trials) == 2:
+            raise KeyboardInterrupt
+        enqueue(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "enqueue_trial", dies)
+        with pytest.raises(KeyboardInterrupt):
+            studies.plan(study, 4, first)
+    studies.plan(study, 4, first)
+    studies.work(study, objective)
+    assert [t.params["x"] for t in study.trials[:3]] == [0.1, 0.2, 0.3]
+    assert slots(study, TrialState.COMPLETE) == [0, 1, 2, 3]
+    studies.plan(study, 6, first)
+    assert len(asked) == 2, "a study that is planned is not planned anew"
+    assert not study.trials[4].user_attrs.get(studies.NAME)
 
 
 def test_a_failure_spends_its_slot_and_says_why(study):

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from matplotlib.figure import Figure
 
-from netzip_mlflow import data, models, recipe, tasks, techniques
+from netzip_mlflow import data, models, recipe, search, tasks, techniques
 from netzip_mlflow.metrics import process
 from netzip_mlflow.metrics.process import FreshProcess
 from netzip_mlflow.report import plots, search_plots
 from netzip_mlflow.stages.job import Options
 
 if TYPE_CHECKING:
+    import optuna
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.stages.compress import Outcome
+    from netzip_mlflow.stages.found import Found
 
 RECIPE = """
 name: small-digits
@@ -37,6 +39,28 @@ candidates:
   chain: [{prune_l1: {ratio: 0.3}}, {finetune: {epochs: 1, lr: 0.01, teacher: baseline}}, ptq]
 measure: {threads: 1, latency: {target: 0.5, max_seconds: 1, min_rounds: 5}, throughput: [8]}
 score: {max_drop_points: 100}
+"""
+SMALL_SEARCH = """
+name: small-search
+data: {name: digits, validation: 0.2, test: 0.2, calibration: 64}
+model: {name: lenet5}
+train: {epochs: 2, optimizer: adamw, lr: 0.004, batch: 64, precision: float32, threads: 1}
+candidates:
+  int8: [ptq]
+  outside: [{prune_random: {ratio: 0.1}}]
+measure: {threads: 1, latency: {target: 0.5, max_seconds: 1, min_rounds: 5}, throughput: [8]}
+score: {max_drop_points: 3.0}
+search:
+  trials: 8
+  sampler: random
+  keep: 2
+  space:
+    - {optional: true, prune_channels: {ratio: [0.25, 0.5]}}
+    - optional: true
+      one_of:
+        - qat: {bits: [4, ternary], epochs: 1, lr: {low: 0.001, high: 0.1, log: true}}
+        - finetune: {epochs: 1, lr: 0.01, teacher: baseline}
+    - one_of: [{ptq: {bits: [8, 4]}}, {half: {}}]
 """
 # A technique of a user's own that cannot do its work.
 LAMPS = '''
@@ -75,7 +99,7 @@ def read_recipe(text: str, folder: Path, *overrides: str) -> Recipe:
     """A recipe's text as the command line would read it."""
     file = folder / "recipe.yaml"
     file.write_text(text)
-    checks = [data.check, models.check, tasks.check, techniques.check]
+    checks = [data.check, models.check, tasks.check, techniques.check, search.check]
     return recipe.load(file, overrides, checks)
 
 
@@ -208,3 +232,52 @@ def inside(compressed: Compressed, monkeypatch: pytest.MonkeyPatch) -> Compresse
     monkeypatch.chdir(compressed.folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", compressed.options.tracking_uri)
     return compressed
+
+
+@dataclass(frozen=True)
+class Searches:
+    """Runs the small search in a store, and reads what is left of it."""
+
+    options: Options
+    folder: Path
+
+    def __call__(self, *overrides: str, study: str | None = None, short: bool = False) -> Found:
+        """`short`: little is left to compare at the end."""
+        from netzip_mlflow.stages.search import Request, search_recipe
+
+        less = ("candidates={}", "search.keep=1") if short else ()
+        loaded = read_recipe(SMALL_SEARCH, self.folder, *overrides, *less)
+        found = search_recipe(loaded, self.options, Request(study))
+        assert found is not None, "nobody else leads it"
+        return found
+
+    def study(self, found: Found) -> optuna.Study:
+        """The study in Optuna's database."""
+        import optuna
+
+        return optuna.load_study(study_name=found.study, storage=found.storage)
+
+    def runs(self, found: Found) -> dict[str, Run]:
+        """The runs below the search's, by name."""
+        import mlflow
+
+        below = f"tags.`netzip.parent` = '{found.outcome.run_id}'"
+        client = mlflow.MlflowClient(self.options.tracking_uri)
+        runs = client.search_runs([found.outcome.experiment_id], below)
+        return {run.info.run_name or "": run for run in runs}
+
+
+@pytest.fixture
+def searched(
+    workplace: Options, no_pictures: None, no_fresh_process: None, tmp_path: Path
+) -> Searches:
+    """`searched(*overrides, study=...)` runs the small search in this test's store."""
+    return Searches(workplace, tmp_path)
+
+
+@pytest.fixture
+def client(workplace: Options) -> MlflowClient:
+    """Of this test's store."""
+    import mlflow
+
+    return mlflow.MlflowClient(workplace.tracking_uri)

@@ -7,7 +7,7 @@ import json
 from netzip_mlflow.report.searched import Winner
 from netzip_mlflow.scoring import Basis
 from netzip_mlflow.stages import score, show
-from netzip_mlflow.stages.search import Found
+from netzip_mlflow.stages.found import Found
 
 
 def test_compress_for_machines(compressed):
