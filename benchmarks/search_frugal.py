@@ -38,24 +38,23 @@ def naive(seed: int, trials: int, store: str) -> Curve:
     import optuna
 
     from netzip_mlflow import recipe as recipes
-    from netzip_mlflow import search, techniques
+    from netzip_mlflow import techniques
     from netzip_mlflow.deployable import Exports
     from netzip_mlflow.errors import NetzipError
-    from netzip_mlflow.search import Space
     from netzip_mlflow.stages import candidates, measurement
     from netzip_mlflow.stages.compress import context_of
     from netzip_mlflow.stages.job import Options, job, open_tracker
+    from netzip_mlflow.stages.starting import space_of
     from netzip_mlflow.stages.train import baseline, prepare
     from netzip_mlflow.tasks import open_task
 
     begun, curve = time.monotonic(), Curve()
     recipe = recipes.load(RECIPE, [f"seed={seed}"])
     options = Options(store)
-    space = search.read(search.automatic())
-    assert isinstance(space, Space)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     task = open_task(recipe.task, recipe.data, recipe.seed)
+    space = space_of(recipe, task.sizes["train"])
     network = prepare(recipe, task)
     with job("search", "naive", options, open_tracker(options)) as work:
         exports = Exports()
