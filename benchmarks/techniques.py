@@ -2,8 +2,9 @@
 
     python benchmarks/techniques.py --seed 0 --seed 1 --results results
 
-Runs `recipes/resnet20_cifar10_techniques.yaml` once per seed (one to two hours each on two cores)
-and prints the table in Markdown. The folder of results holds a tracking store and a stage cache of
+Runs `recipes/resnet20_cifar10_techniques.yaml` once per seed (one to two hours each on two cores;
+`--again NAME` makes only these candidates with the seeds after the first) and prints the table in
+Markdown. The folder of results holds a tracking store and a stage cache of
 their own: after an interruption the same command goes on where it was, and the times are those of
 the work when it was done. Results that lie there already are read, not made again, if recipe, code
 and choice of candidates were the same.
@@ -94,11 +95,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, action="append", help="repeatable; default: 0")
     parser.add_argument("--only", action="append", default=[], help="these candidates; repeatable")
+    parser.add_argument("--again", action="append", help="these with further seeds; repeatable")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of results")
     given = parser.parse_args()
     given.results.mkdir(parents=True, exist_ok=True)
-    seeds = given.seed or [0]
-    print(table(seeds, [made(seed, given.results, given.only) for seed in seeds]))
+    first, *others = seeds = given.seed or [0]
+    found = [made(first, given.results, given.only)]
+    found += [made(seed, given.results, given.again or given.only) for seed in others]
+    print(table(seeds, found))
 
 
 if __name__ == "__main__":
