@@ -4,10 +4,10 @@
 
 Runs `recipes/resnet20_cifar10_techniques.yaml` once per seed (one to two hours each on two cores;
 `--again NAME` makes only these candidates with the seeds after the first) and prints the table in
-Markdown. The folder of results holds a tracking store and a stage cache of
-their own: after an interruption the same command goes on where it was, and the times are those of
-the work when it was done. Results that lie there already are read, not made again, if recipe, code
-and choice of candidates were the same.
+Markdown. The folder of results holds a tracking store and a stage cache of their own: after an
+interruption the same command goes on where it was, and the times are those of the work when it was
+done. Results that lie there already are read, not made again, if recipe, code and choice of
+candidates were the same.
 The first seed fills the table; the others show what of it is chance. Drops are on the test split,
 with 95 % intervals; the latency ratio is that of one measurement of all candidates together.
 """

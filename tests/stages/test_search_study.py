@@ -14,10 +14,10 @@ from netzip_mlflow.stages import trial as stages_trial
 
 
 def test_the_same_command_goes_on_with_a_study(searched, client):
-    searched("search.trials=2", study="mine")
-    found = searched("search.trials=4", study="mine")
+    searched("search.trials=2", study="mine", short=True)
+    found = searched("search.trials=4", study="mine", short=True)
     assert [t.user_attrs["netzip.slot"] for t in searched.study(found).trials] == [0, 1, 2, 3]
-    again = searched("search.trials=4", study="mine")
+    again = searched("search.trials=4", study="mine", short=True)
     assert len(searched.study(again).trials) == 4
 
 
