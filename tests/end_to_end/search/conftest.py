@@ -99,6 +99,16 @@ class Search:
         """How many trials have."""
         return sum(trial.state.is_finished() for trial in self.trials())
 
+    def hold(self, process: psutil.Process, trial: int) -> bool:
+        """Stop a process in the middle of its trial, so that nothing is decided while one kills
+        it. A trial that has ended by then, or a database that it has locked: it goes on."""
+        process.suspend()
+        with contextlib.suppress(optuna.exceptions.StorageInternalError):
+            if trial in [t.number for t in self.trials(TrialState.RUNNING)]:
+                return True
+        process.resume()
+        return False
+
     def close(self) -> None:
         """Nothing of it runs on."""
         for process in self._started:
@@ -269,8 +279,10 @@ def kill_one() -> Callable[[Search, subprocess.Popen[bytes]], int]:
             helpers = {child.pid: child for child in leader.children()}
             for trial in search.trials(TrialState.RUNNING):
                 owner = trial.user_attrs.get("netzip.owner", {}).get("pid")
-                if owner in helpers and search.ended() >= 4:
-                    helpers[owner].send_signal(signal.SIGKILL)
+                if owner not in helpers or search.ended() < 4:
+                    continue
+                if search.hold(helpers[owner], trial.number):
+                    helpers[owner].kill()
                     return trial.number
             time.sleep(0.05)
         raise AssertionError(f"no helper took a trial: {search.said()[-3000:]}")

@@ -1,11 +1,12 @@
 """Ray's own cluster for tests, in a process of its own: two nodes of one CPU below a head without.
 
-Prints the cluster's address; then reads process ids, one a line, and kills the node on which that
-process runs; a `{}` when it is gone. Ends with its input.
+Prints the cluster's address; then reads process ids, one a line, and kills that process and the
+node on which it runs; a `{}` when both are gone. Ends with its input.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 
@@ -33,13 +34,16 @@ def main() -> None:
         cluster.add_node(num_cpus=1, **SMALL)
     say({"address": cluster.address})
     for line in sys.stdin:
-        above = {parent.pid for parent in psutil.Process(int(line)).parents()}
+        process = psutil.Process(int(line))
+        above = {parent.pid for parent in process.parents()}
         (node,) = (
             node
             for node in cluster.worker_nodes
             if above & {p.process.pid for p in node.all_processes["raylet"]}
         )
         cluster.remove_node(node, allow_graceful=False)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()  # the node's end is nothing that a stopped process would notice
         say({})
     cluster.shutdown()
 

@@ -88,18 +88,22 @@ def test_a_node_is_killed_and_every_trial_is_made_once(
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
     process = apart.start("--engine", "ray")
 
-    victims = []
+    held = []
 
-    def both_at_work() -> bool:
+    def one_of_two_is_held() -> bool:
         assert process.poll() is None, apart.said()[-3000:]
         running = apart.trials(TrialState.RUNNING)
-        victims[:] = [t for t in running if "netzip.owner" in t.user_attrs]
-        return len(victims) == 2 and apart.ended() >= 4
+        running = [t for t in running if "netzip.owner" in t.user_attrs]
+        if len(running) < 2 or apart.ended() < 4:
+            return False
+        held[:] = running[:1]
+        owner = psutil.Process(held[0].user_attrs["netzip.owner"]["pid"])
+        assert owner.pid != process.pid, "the leader makes none"
+        return apart.hold(owner, held[0].number)
 
-    until(both_at_work, "both nodes make trials", 600)
-    victim = victims[0]
+    until(one_of_two_is_held, "both nodes make trials", 600)
+    victim = held[0]
     owner = victim.user_attrs["netzip.owner"]["pid"]
-    assert owner != process.pid, "the leader makes none"
     nodes.kill(owner)
     assert process.wait(600) == 0, apart.said()[-3000:]
     apart.check()
