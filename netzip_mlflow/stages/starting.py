@@ -60,8 +60,8 @@ def first(trials: Trials) -> list[Planned]:
 
 
 def _starts(trials: Trials) -> list[Mapping[str, Any]]:
-    """Starting points by what they may bring for an epoch of training; those that this network
-    cannot take are left out."""
+    """Starting points by what they may bring for an epoch of training, after those the ones that
+    break a limit before it; those that this network cannot take are left out."""
     found = []
     for entries in search.starts(trials.task.sizes["train"]):
         parameters, chain = trials.space.encode(entries), techniques.chain(entries)
@@ -69,10 +69,12 @@ def _starts(trials: Trials) -> list[Mapping[str, Any]]:
             continue
         try:
             bound = trials.bound(chain) if sizes.known(chain) else None
+            with trials.quiet.working():
+                hindered = trials.hindrance(chain) is not None
         except NetzipError:
             continue
         except Exception:  # noqa: BLE001 (anyone's code: its trial will say what)
-            bound = None
+            bound, hindered = None, False
         epochs = sum(getattr(technique, "training_epochs", 0) for technique in chain)
-        found.append(((bound or 0.0) / (1 + epochs), parameters))
-    return [parameters for _, parameters in sorted(found, key=lambda f: -f[0])]
+        found.append((hindered, -(bound or 0.0) / (1 + epochs), parameters))
+    return [parameters for *_, parameters in sorted(found, key=lambda f: f[:2])]

@@ -15,15 +15,14 @@ from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.search import rules, sizes, told
 from netzip_mlflow.search.study import Failed, GivenBack
 from netzip_mlflow.stages import candidates, measurement
+from netzip_mlflow.stages.untrained import Untrained
 from netzip_mlflow.tasks import OutOfReach
-from netzip_mlflow.twin import Twin
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
     from netzip_mlflow.cache import StageCache
-    from netzip_mlflow.deployable import Deployable
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.search import Space
     from netzip_mlflow.search.quiet import Quiet
@@ -36,16 +35,20 @@ __all__ = ["Trials"]
 
 DROP = "validation/accuracy/drop_points"
 HIGH = f"{DROP}_high"
-BEGINNINGS = 4  # untrained twins that are kept
 MARGIN = 1.002  # of a file's size: what in it hangs on the weights' values
 
 
 class Stopped(Exception):
-    """A trial that can no longer come within the constraint; `drop` points are its best so far."""
+    """A trial that can no longer keep its limits; `known`: its figures that say so, by key."""
 
-    def __init__(self, drop: float, when: str) -> None:
-        super().__init__(f"stopped {when}: {drop:.2f} points below the baseline")
-        self.drop = drop
+    def __init__(self, when: str, what: str, known: Mapping[str, float]) -> None:
+        super().__init__(f"stopped {when}: {what}")
+        self.known = known
+
+    @classmethod
+    def by_drop(cls, when: str, drop: float) -> Stopped:
+        """One whose least drop is already too many points."""
+        return cls(when, f"{drop:.2f} points below the baseline", {DROP: drop, HIGH: drop})
 
 
 @dataclass(eq=False)
@@ -124,14 +127,17 @@ class Trials:
         origin = self.origin.twin
         assert origin is not None  # noqa: S101 (the baseline has one)
         try:
+            stop = None if self.best() is None else self.hindrance(chain)
+            if stop is not None:
+                raise stop
             context = self._watched(made)
             made_file = candidates.walk(made, chain, origin, context, self.cache, self.work.say)
             made.file = made_file.save(made.folder)
             metrics = self._judged(made, context.progress)
         except Stopped as stop:
             self._explain(trial, made, str(stop))
-            made.run.log({DROP: stop.drop})
-            return self._told(trial, self._violations({DROP: stop.drop, HIGH: stop.drop}), 0.0, {})
+            made.run.log({key: value for key, value in stop.known.items() if key != HIGH})
+            return self._told(trial, self._violations(stop.known), 0.0, {})
         made.run.log(metrics)
         trial.set_user_attr(told.DROP, told.drop(metrics))
         ratios = {
@@ -163,7 +169,7 @@ class Trials:
             )
         except OutOfReach as known:
             drop = 100 * (accuracy - min(known.accuracy, known.at_best))
-            raise Stopped(drop, f"after {known.seen} images of validation") from known
+            raise Stopped.by_drop(f"after {known.seen} images of validation", drop) from known
         untimed = {
             k: v for k, v in self._violations(found.metrics).items() if k not in scoring.TIMED
         }
@@ -241,57 +247,49 @@ class Trials:
         if not known or (self.recipe.search and self.recipe.search.objectives):
             return None
         assert self.origin.measured is not None  # noqa: S101 (judged before)
-        found = self._sizes(chain)
+        found = self.untrained.sizes(chain)
         return scoring.ocs_bound(
             self.origin.measured.metrics,
-            found | {basis.size_key: found[basis.size_key] / MARGIN},
+            {**found, basis.size_key: found[basis.size_key] / MARGIN},
             basis,
             max_drop_points=self.limits.max_drop_points,
         )
+
+    def hindrance(self, chain: Sequence[Technique]) -> Stopped | None:
+        """What ends a trial before its training: the untrained chain breaks a limit on size or
+        speed whatever its training brings. None where it breaks none for certain, or where nothing
+        is trained: accuracy costs less than timing then."""
+        trains = any(getattr(technique, "training_epochs", 0) > 0 for technique in chain)
+        limits = self.limits
+        if not trains or not sizes.known(chain):
+            return None
+        if limits.max_disk_mib is not None:
+            size = self.untrained.sizes(chain)["size/disk_bytes"]
+            if size / MARGIN > limits.max_disk_mib * scoring.MIB:
+                what = f"{size / scoring.MIB:.4f} MiB, at most {limits.max_disk_mib:g} are allowed"
+                return Stopped("before its training", what, {"size/disk_bytes": size})
+        if not limits.timed:
+            return None
+        found = self.untrained.speeds(chain)
+        best = {"ratio/its": "ratio/its_high", "speed/latency_ms": "speed/latency_ms_low"}
+        kindly = self._violations({key: found[end] for key, end in best.items() if end in found})
+        if not found or all(kindly[name] <= 0 for name in limits.timed):
+            return None
+        low, high = found["ratio/its_low"], found["ratio/its_high"]
+        what = (
+            f"latency {found['speed/latency_ms']:.3f} ms, {found['ratio/its']:.3f}"
+            f" [{low:.3f}, {high:.3f}] times as fast"
+        )
+        return Stopped("before its training", what, {key: found[key] for key in best})
 
     def best(self) -> float | None:
         """The highest OCS of the feasible trials so far."""
         return told.best_ocs(told.ended(self.study))
 
-    def _sizes(self, chain: Sequence[Technique]) -> dict[str, float]:
-        """Sizes and operations of what a chain ships, from the untrained one."""
-        key = sizes.size_key(chain)
-        if key not in self._known:
-            assert self.origin.twin is not None  # noqa: S101 (the baseline has one)
-            context = dataclasses.replace(self.context, untrained=True)
-            _, made = candidates.chained(
-                len(chain),
-                self.origin.twin,
-                context,
-                lambda number, twin: self._untrained(chain[: number + 1], twin, context),
-            )
-            file = made.save(self.work.folder / "untrained")
-            found = measurement.inspect("untrained", file, self.recipe.measure).metrics
-            self._known[key] = {k: v for k, v in found.items() if k.startswith(("speed/", "size/"))}
-        return self._known[key]
-
-    def _untrained(
-        self, beginning: Sequence[Technique], twin: Twin, context: Context
-    ) -> Twin | Deployable:
-        """What the last technique of a chain's beginning makes of the twin before it; the last few
-        twins are kept, since many chains begin alike."""
-        key = sizes.size_key(beginning)
-        if key in self._beginnings:
-            return self._beginnings[key]
-        made = beginning[-1].apply(twin, context)
-        if isinstance(made, Twin):
-            self._beginnings[key] = made
-            while len(self._beginnings) > BEGINNINGS:
-                del self._beginnings[next(iter(self._beginnings))]
-        return made
-
     @functools.cached_property
-    def _known(self) -> dict[str, dict[str, float]]:
-        return {}
-
-    @functools.cached_property
-    def _beginnings(self) -> dict[str, Twin]:
-        return {}
+    def untrained(self) -> Untrained:
+        """What chains ship that have not trained."""
+        return Untrained(self.work, self.recipe, self.origin, self.context, self.quiet)
 
     def _watched(self, made: Candidate) -> Context:
         """A context that pauses while another process times, that ends a trial in time, and a
@@ -324,7 +322,7 @@ class Trials:
             epochs = getattr(made.technique, "training_epochs", 0)
             limit = self.limits.max_drop_points
             if made.last_training and rules.hopeless(history, epochs, base, limit):
-                raise Stopped(100 * (base - max(history)), f"after epoch {epoch}")
+                raise Stopped.by_drop(f"after epoch {epoch}", 100 * (base - max(history)))
 
         return log
 

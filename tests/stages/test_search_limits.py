@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from netzip_mlflow.search import told
+from netzip_mlflow.stages import measurement
 
 
 def test_what_was_skipped_could_not_have_won(searched):
@@ -31,6 +32,66 @@ def test_an_impossible_limit_names_the_one_that_violates_least(searched, client)
     assert found.trial == told.ranked(told.ended(searched.study(found)))[0].number
     with pytest.raises(ValueError, match="feasible"):
         _ = searched.study(found).best_trial
+
+
+class TestBeforeItsTraining:
+    """Once something is feasible, what breaks a limit by its untrained network is not trained."""
+
+    SPACE = (
+        "search.space=[{qat: {bits: [8, ternary], epochs: 1, lr: 0.005}},"
+        " {ptq: {calibration: [minmax, entropy]}}]"
+    )
+    CANDIDATES = (  # too large and judged, feasible, too large again
+        "candidates={wide: [{qat: {bits: 8, epochs: 1, lr: 0.005}}, {ptq: {calibration: minmax}}],"
+        " low: [{qat: {bits: ternary, epochs: 1, lr: 0.005}}, {ptq: {calibration: minmax}}],"
+        " again: [{qat: {bits: 8, epochs: 1, lr: 0.005}}, {ptq: {calibration: entropy}}]}"
+    )
+
+    def runs(self, searched, client, *changes: str):
+        """The trials of these three candidates, and their runs."""
+        fixed = (self.CANDIDATES, self.SPACE, "search.trials=3", "search.keep=1")
+        loose = "score.max_drop_points=100"
+        front = ("search.sampler=nsga2", "search.objectives=[P, C]")  # no bound skips any
+        found = searched(*fixed, loose, *front, *changes)
+        trials = searched.study(found).trials
+        return trials, [client.get_run(trial.user_attrs[told.RUN]) for trial in trials]
+
+    def test_a_file_that_will_be_too_large(self, searched, client):
+        limit = 0.03
+        trials, runs = self.runs(searched, client, f"search.limits.max_disk_mib={limit}")
+        assert [trial.user_attrs[told.FEASIBLE] for trial in trials] == [False, True, False]
+        assert [told.outcome(trial) for trial in trials] == ["infeasible", "feasible", "stopped"]
+        trained, _, stopped = (run.data.metrics for run in runs)
+        assert "training/loss" in trained
+        assert "training/loss" not in stopped
+        assert stopped["size/disk_bytes"] == pytest.approx(trained["size/disk_bytes"], rel=2e-3)
+        excess = (stopped["size/disk_bytes"] / 2**20 - limit) / limit
+        assert trials[2].constraints["max_disk_mib"] == pytest.approx(excess)
+        assert trials[2].constraints["max_drop_points"] == float("inf"), "nobody knows it"
+        assert f"at most {limit:g} are allowed" in trials[2].user_attrs[told.REASON]
+
+    def test_a_network_that_will_be_too_slow(self, searched, client, monkeypatch):
+        real = measurement.clock
+
+        def clock(measured, *given):
+            """As fast as they are small, and known to 10 %."""
+            found = real(measured, *given)
+            for each in measured:
+                each.flags.clear()
+                ratio = measured[0].metrics["size/disk_bytes"] / each.metrics["size/disk_bytes"]
+                for key, value in (("ratio/its", ratio), ("speed/latency_ms", 1 / ratio)):
+                    around = {"": value, "_low": 0.9 * value, "_high": 1.1 * value}
+                    each.metrics |= {key + end: figure for end, figure in around.items()}
+            return found
+
+        monkeypatch.setattr(measurement, "clock", clock)
+        trials, runs = self.runs(searched, client, "search.limits.min_speedup=6")
+        assert [told.outcome(trial) for trial in trials] == ["infeasible", "feasible", "stopped"]
+        ratio = runs[2].data.metrics["ratio/its"]
+        assert ratio == pytest.approx(runs[0].data.metrics["ratio/its"], rel=2e-3)
+        assert trials[2].constraints["min_speedup"] == pytest.approx((6 - ratio) / 6)
+        assert "training/loss" not in runs[2].data.metrics
+        assert f"{ratio:.3f} [{0.9 * ratio:.3f}, " in trials[2].user_attrs[told.REASON]
 
 
 def test_a_front_of_ratios_is_searched_and_the_best_ocs_of_it_wins(searched, client):
