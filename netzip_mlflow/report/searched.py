@@ -22,8 +22,9 @@ _LISTED, _SHOWN = 12, 300  # parameters, characters of a reason: MLflow cuts a t
 _WHY = {
     "skipped": "with a size and operations that are known before training, no accuracy that the "
     "constraint allows could have beaten the best at that time: nothing is lost",
-    "stopped": "too far below the baseline to come within the constraint; in an evaluation that is "
-    "certain, in a training it is a rule of experience",
+    "stopped": "too far below the baseline to come within the constraint (in an evaluation that is "
+    "certain, in a training it is a rule of experience), or before a training that could not mend "
+    "the size or the speed",
     "same": "proposed a second time by the sampler; the same figures",
 }
 

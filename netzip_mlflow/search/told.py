@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -86,14 +87,17 @@ def same(trials: Sequence[FrozenTrial], chain: str) -> FrozenTrial | None:
 
 
 def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Ended trials, the best first: feasible ones by OCS, then the others by their violation; of
-    equal chains the first. Those that were stopped early only where there are no others."""
+    """Ended trials, the best first: feasible ones by OCS, then the others by their violation, the
+    fewest unknown ones first; of equal chains the first. Those that were stopped early only where
+    there are no others."""
 
-    def rank(trial: FrozenTrial) -> tuple[bool, float, int]:
+    def rank(trial: FrozenTrial) -> tuple[int, float, int]:
         told = trial.user_attrs
         if told[FEASIBLE]:
-            return False, -told[OCS], trial.number
-        return True, violation(json.loads(told[VIOLATIONS])), trial.number
+            return 0, -told[OCS], trial.number
+        of = json.loads(told[VIOLATIONS])
+        unknown = sum(map(math.isinf, of.values()))
+        return 1 + unknown, violation(of), trial.number
 
     whole = [t for t in trials if REASON not in t.user_attrs] or trials
     judged = {t.user_attrs[ENTRIES]: t for t in reversed(whole)}
@@ -101,8 +105,10 @@ def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def violation(of: Mapping[str, float]) -> float:
-    """The sum of what is over its limit: the scale that Optuna's samplers rank by."""
-    return sum(max(0.0, excess) for excess in of.values())
+    """The sum of what is over its limit, as far as it is known: the scale that Optuna's samplers
+    rank by. Infinite where nothing is known."""
+    over = [max(0.0, excess) for excess in of.values()]
+    return sum(excess for excess in over if excess < math.inf) or sum(over)
 
 
 def front(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list[FrozenTrial]:
@@ -186,7 +192,7 @@ def rows(study: optuna.Study, objectives: Sequence[str] = ()) -> list[dict[str, 
                 "run_id": known[RUN],
                 "started": trial.datetime_start,
                 "ended": trial.datetime_complete,
-                **{f"violation.{k}": v for k, v in trial.constraints.items()},
+                **{f"violation.{k}": v for k, v in json.loads(known.get(VIOLATIONS, "{}")).items()},
                 **trial.params,
             }
         )

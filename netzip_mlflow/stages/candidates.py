@@ -45,6 +45,7 @@ __all__ = [
     "start",
     "store",
     "time_and_grade",
+    "trains",
     "walk",
 ]
 
@@ -116,7 +117,7 @@ def walk(
         technique = chain[number]
         made.note(f"{technique.label()}: {technique}")
         made.technique = technique
-        made.last_training = not any(map(_trains, chain[number + 1 :]))
+        made.last_training = not any(map(trains, chain[number + 1 :]))
         if cache is None:
             applied = timed(technique, twin, context)
         else:
@@ -153,7 +154,8 @@ def chained(
         return twin, deploy(twin, context)
 
 
-def _trains(technique: Technique) -> bool:
+def trains(technique: Technique) -> bool:
+    """Whether a technique passes over the training split."""
     return getattr(technique, "training_epochs", 0) > 0
 
 

@@ -6,6 +6,7 @@ file, `judge` runs the data through it, `clock` times all together, `grade` is a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,11 @@ class Measurement:
     verdict: scoring.Verdict | None = None
     basis: scoring.Basis | None = None
     terms: str = ""
+
+    def apart(self) -> Measurement:
+        """A copy whose figures, facts and flags may change without it."""
+        own = {"metrics": dict(self.metrics), "facts": dict(self.facts), "flags": [*self.flags]}
+        return dataclasses.replace(self, **own)
 
 
 def inspect(name: str, path: Path, spec: MeasureSpec, adapter: Any = None) -> Measurement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -61,16 +62,19 @@ def first(trials: Trials) -> list[Planned]:
 
 def _starts(trials: Trials) -> list[Mapping[str, Any]]:
     """Starting points by what they may bring for an epoch of training, after those the ones that
-    break a limit before it; those that this network cannot take are left out."""
-    found = []
+    break a limit before it; those that this network cannot take are left out. To find out takes
+    at most a tenth of the search's time, or little more."""
+    found, now = [], time.monotonic()
+    enough = now + (trials.end - now) / 10
     for entries in search.starts(trials.task.sizes["train"]):
         parameters, chain = trials.space.encode(entries), techniques.chain(entries)
         if parameters is None:
             continue
         try:
-            bound = trials.bound(chain) if sizes.known(chain) else None
             with trials.quiet.working():
-                hindered = trials.hindrance(chain) is not None
+                bound = trials.bound(chain) if sizes.known(chain) else None
+                asked = time.monotonic() < enough
+                hindered = asked and trials.hindrance(chain) is not None
         except NetzipError:
             continue
         except Exception:  # noqa: BLE001 (anyone's code: its trial will say what)

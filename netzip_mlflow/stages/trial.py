@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ __all__ = ["Trials"]
 
 DROP = "validation/accuracy/drop_points"
 HIGH = f"{DROP}_high"
+DISK = "size/disk_bytes"
 MARGIN = 1.002  # of a file's size: what in it hangs on the weights' values
 
 
@@ -159,7 +161,7 @@ class Trials:
         assert self.origin.measured is not None  # noqa: S101 (judged before)
         spec, seed, score = self.recipe.measure, self.recipe.seed, self.recipe.score
         made.measured = found = measurement.inspect(made.name, made.file, spec)
-        baseline = self.origin.measured
+        baseline = self.origin.measured.apart()
         accuracy = baseline.metrics[f"validation/accuracy/{self.task.primary}"]
         least = self.limits.least(accuracy)
         splits = ("validation",)
@@ -197,7 +199,8 @@ class Trials:
         ocs: float,
         ratios: Mapping[str, float],
     ) -> float | tuple[float, ...]:
-        """Every constraint, last and once: a trial without them counts as feasible."""
+        """Every constraint, last and once: a trial without them counts as feasible. Samplers rank
+        by their sum: where one is broken, those of which nothing is known add nothing to it."""
         feasible = all(excess <= 0 for excess in violations.values())
         trial.set_user_attr(told.VIOLATIONS, json.dumps(violations))
         if ratios:
@@ -207,8 +210,9 @@ class Trials:
         run = self.made[trial.number].run
         run.log({"validation/score/feasible": float(feasible)})
         trial.set_user_attr(told.RUN, run.id)  # it may have been made only now: see tracking.Outbox
+        broken = any(0 < excess < math.inf for excess in violations.values())
         for name, excess in violations.items():
-            trial.set_constraint(name, excess)
+            trial.set_constraint(name, 0.0 if broken and excess == math.inf else excess)
         objectives = self.recipe.search.objectives if self.recipe.search else ()
         return tuple(ratios.get(key, 0.0) for key in objectives) if objectives else ocs
 
@@ -256,31 +260,30 @@ class Trials:
         )
 
     def hindrance(self, chain: Sequence[Technique]) -> Stopped | None:
-        """What ends a trial before its training: the untrained chain breaks a limit on size or
-        speed whatever its training brings. None where it breaks none for certain, or where nothing
+        """What ends a trial before its training: its untrained file breaks a limit on size or
+        speed, whatever the training brings. None where it breaks none for certain, or where nothing
         is trained: accuracy costs less than timing then."""
-        trains = any(getattr(technique, "training_epochs", 0) > 0 for technique in chain)
         limits = self.limits
-        if not trains or not sizes.known(chain):
+        limited = limits.max_disk_mib is not None or limits.timed
+        if not limited or not any(map(candidates.trains, chain)) or not sizes.known(chain):
             return None
-        if limits.max_disk_mib is not None:
-            size = self.untrained.sizes(chain)["size/disk_bytes"]
-            if size / MARGIN > limits.max_disk_mib * scoring.MIB:
-                what = f"{size / scoring.MIB:.4f} MiB, at most {limits.max_disk_mib:g} are allowed"
-                return Stopped("before its training", what, {"size/disk_bytes": size})
-        if not limits.timed:
+        known = {DISK: self.untrained.sizes(chain)[DISK]}
+        kindly = {DISK: known[DISK] / MARGIN}
+        broken = self._broken(kindly)
+        if limits.timed and not broken:
+            speeds = self.untrained.speeds(chain)
+            best = {"ratio/its": "ratio/its_high", "speed/latency_ms": "speed/latency_ms_low"}
+            known |= {key: value for key, value in speeds.items() if key.startswith(tuple(best))}
+            kindly |= {key: speeds[end] for key, end in best.items() if speeds}
+            broken = self._broken(kindly)
+        if not broken:
             return None
-        found = self.untrained.speeds(chain)
-        best = {"ratio/its": "ratio/its_high", "speed/latency_ms": "speed/latency_ms_low"}
-        kindly = self._violations({key: found[end] for key, end in best.items() if end in found})
-        if not found or all(kindly[name] <= 0 for name in limits.timed):
-            return None
-        low, high = found["ratio/its_low"], found["ratio/its_high"]
-        what = (
-            f"latency {found['speed/latency_ms']:.3f} ms, {found['ratio/its']:.3f}"
-            f" [{low:.3f}, {high:.3f}] times as fast"
-        )
-        return Stopped("before its training", what, {key: found[key] for key in best})
+        said = (f"{name} {getattr(limits, name):g}, but {_shown(name, known)}" for name in broken)
+        return Stopped("before its training", "; ".join(said), known)
+
+    def _broken(self, known: Mapping[str, float]) -> list[str]:
+        """Limits that these figures break; not those of which nothing is known."""
+        return [name for name, excess in self._violations(known).items() if 0 < excess < math.inf]
 
     def best(self) -> float | None:
         """The highest OCS of the feasible trials so far."""
@@ -294,14 +297,14 @@ class Trials:
     def _watched(self, made: Candidate) -> Context:
         """A context that pauses while another process times, that ends a trial in time, and a
         training when it is hopeless."""
-        spec = self.recipe.search
+        spec, begun = self.recipe.search, time.monotonic()
         limit = spec.trial_timeout if spec is not None else None
 
         def progress(what: str, done: float) -> None:
             self.quiet.pause()
             if time.monotonic() > self.end:
                 raise GivenBack
-            if limit is not None and time.monotonic() - made.started > limit:
+            if limit is not None and time.monotonic() - begun > limit:
                 raise NetzipError(f"took longer than search.trial_timeout, {limit:g} s")
             self.work.progress(what, done)
 
@@ -331,3 +334,12 @@ class Trials:
         """Of the baseline's twin on validation, as training reports it."""
         assert self.origin.twin is not None  # noqa: S101 (the baseline has one)
         return self.task.validate(self.origin.twin.network())
+
+
+def _shown(name: str, known: Mapping[str, float]) -> str:
+    """The figure that breaks a limit, in words."""
+    if name == "max_disk_mib":
+        return f"its file has {known[DISK]:,.0f} bytes"
+    key = "ratio/its" if name == "min_speedup" else "speed/latency_ms"
+    value, low, high = (known[key + end] for end in ("", "_low", "_high"))
+    return f"it has {value:.3f} [{low:.3f}, {high:.3f}]"

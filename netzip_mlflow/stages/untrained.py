@@ -40,9 +40,11 @@ class Untrained:
     _sizes: dict[str, Mapping[str, float]] = field(default_factory=dict, init=False)
     _speeds: dict[str, Mapping[str, float]] = field(default_factory=dict, init=False)
     _beginnings: dict[str, Twin] = field(default_factory=dict, init=False)
+    _last: tuple[str, measurement.Measurement] | None = field(default=None, init=False)
 
     def sizes(self, chain: Sequence[Technique]) -> Mapping[str, float]:
-        """Sizes and operations, by metric key."""
+        """Sizes and operations, by metric key. To be called, as `speeds`, while `quiet` is
+        `working`."""
         key = sizes.size_key(chain)
         if key not in self._sizes:
             found = self._made(chain).metrics
@@ -51,28 +53,37 @@ class Untrained:
 
     def speeds(self, chain: Sequence[Technique]) -> Mapping[str, float]:
         """Latency and its ratio, timed beside the baseline, by metric key; nothing where the timing
-        was noisy. To be called while `quiet` is `working`."""
+        was noisy."""
         key = sizes.size_key(chain)
         if key not in self._speeds:
             assert self.origin.measured is not None  # noqa: S101 (judged before)
-            both = [self.origin.measured, made := self._made(chain)]
+            spec, made = self.recipe.measure, self._made(chain).apart()
             with self.quiet.alone() as quiet:
-                measurement.clock(both, self.recipe.measure, self.recipe.seed, self.work.progress)
-            sure = quiet and "noisy" not in made.flags
-            self._speeds[key] = made.metrics if sure else {}
+                both = [self.origin.measured.apart(), made]
+                measurement.clock(both, spec, self.recipe.seed, self.work.progress)
+            self._speeds[key] = made.metrics if quiet and "noisy" not in made.flags else {}
         return self._speeds[key]
 
     def _made(self, chain: Sequence[Technique]) -> measurement.Measurement:
-        assert self.origin.twin is not None  # noqa: S101 (the baseline has one)
-        context = dataclasses.replace(self.context, untrained=True)
-        _, made = candidates.chained(
-            len(chain),
-            self.origin.twin,
-            context,
-            lambda number, twin: self._next(chain[: number + 1], twin, context),
-        )
-        file = made.save(self.work.folder / "untrained")
-        return measurement.inspect("untrained", file, self.recipe.measure)
+        """The untrained chain's file, inspected; the last one is kept."""
+        key = sizes.size_key(chain)
+        if self._last is None or self._last[0] != key:
+            assert self.origin.twin is not None  # noqa: S101 (the baseline has one)
+            context = dataclasses.replace(self.context, untrained=True, progress=self._progress)
+            _, made = candidates.chained(
+                len(chain),
+                self.origin.twin,
+                context,
+                lambda number, twin: self._next(chain[: number + 1], twin, context),
+            )
+            self._last = None
+            file = made.save(self.work.folder / "untrained")
+            self._last = key, measurement.inspect("untrained", file, self.recipe.measure)
+        return self._last[1]
+
+    def _progress(self, what: str, done: float) -> None:
+        self.quiet.pause()
+        self.work.progress(what, done)
 
     def _next(
         self, beginning: Sequence[Technique], twin: Twin, context: Context

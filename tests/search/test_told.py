@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import optuna
@@ -44,6 +45,14 @@ def test_feasible_ones_by_ocs_then_the_others_by_what_they_violate():
 
 def test_what_is_kept_makes_up_for_nothing():
     assert told.violation({"a": 0.5, "b": -7.0, "c": 0.25}) == 0.75
+
+
+def test_of_what_nobody_knows_the_fewest():
+    unknown = {told.VIOLATIONS: json.dumps({"max_drop_points": 0.1, "max_disk_mib": math.inf})}
+    given = [trial(0, 1.0, 0.1, **unknown), trial(1, 1.0, 3.0), trial(2, 1.0, 2.0)]
+    assert numbers(told.ranked(given)) == [2, 1, 0]
+    assert told.violation({"a": 0.5, "b": math.inf}) == 0.5, "what is known of it"
+    assert told.violation({"a": -0.5, "b": math.inf}) == math.inf
 
 
 def test_of_equal_chains_the_first():

@@ -67,8 +67,11 @@ class TestBeforeItsTraining:
         assert stopped["size/disk_bytes"] == pytest.approx(trained["size/disk_bytes"], rel=2e-3)
         excess = (stopped["size/disk_bytes"] / 2**20 - limit) / limit
         assert trials[2].constraints["max_disk_mib"] == pytest.approx(excess)
-        assert trials[2].constraints["max_drop_points"] == float("inf"), "nobody knows it"
-        assert f"at most {limit:g} are allowed" in trials[2].user_attrs[told.REASON]
+        assert trials[2].constraints["max_drop_points"] == 0.0, "nobody knows it: adds nothing"
+        violations = json.loads(trials[2].user_attrs[told.VIOLATIONS])
+        assert violations["max_drop_points"] == float("inf")
+        wrong = f"max_disk_mib {limit:g}, but its file has {stopped['size/disk_bytes']:,.0f} bytes"
+        assert trials[2].user_attrs[told.REASON] == f"stopped before its training: {wrong}"
 
     def test_a_network_that_will_be_too_slow(self, searched, client, monkeypatch):
         real = measurement.clock
@@ -91,7 +94,14 @@ class TestBeforeItsTraining:
         assert ratio == pytest.approx(runs[0].data.metrics["ratio/its"], rel=2e-3)
         assert trials[2].constraints["min_speedup"] == pytest.approx((6 - ratio) / 6)
         assert "training/loss" not in runs[2].data.metrics
-        assert f"{ratio:.3f} [{0.9 * ratio:.3f}, " in trials[2].user_attrs[told.REASON]
+        assert f"but it has {ratio:.3f} [{0.9 * ratio:.3f}, " in trials[2].user_attrs[told.REASON]
+        parent = client.get_run(runs[2].data.tags["mlflow.parentRunId"])
+        (origin,) = (
+            run
+            for run in client.search_runs(parent.info.experiment_id.split())
+            if run.data.tags.get("netzip.kind") == "baseline"
+        )
+        assert origin.data.metrics["speed/latency_ms"] > 0, "logged at the end, timed before too"
 
 
 def test_a_front_of_ratios_is_searched_and_the_best_ocs_of_it_wins(searched, client):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from types import SimpleNamespace
 
 from netzip_mlflow.recipe import Recipe
@@ -23,6 +24,7 @@ def trials(recipe: Recipe, *, slow: set[str]) -> SimpleNamespace:
         task=SimpleNamespace(sizes={"train": 20_000}),
         space=space_of(recipe, 20_000),
         quiet=SimpleNamespace(working=contextlib.nullcontext),
+        end=math.inf,
         bound=len,
         hindrance=hindrance,
     )
