@@ -168,7 +168,8 @@ def _tally(trials: Trials) -> str:
     """How many came to what, in one sentence."""
     told = [f"{count} {OUTCOMES[outcome]}" for outcome, count in trials.counts.items() if count]
     lost = (
-        f" Besides, {trials.lost} lost with the process that made it, and tried again."
+        f" Besides, {trials.lost} broken off by the end of a process or of the time: what was so is"
+        " tried again with the same parameters."
         if trials.lost
         else ""
     )

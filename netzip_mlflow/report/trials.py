@@ -32,7 +32,7 @@ class Trial:
     """One trial. Figures are those on validation; what was not judged to its end has none.
 
     Args:
-        outcome: one of `OUTCOMES`, `running`, or `lost` (with its process, and tried again).
+        outcome: one of `OUTCOMES`, `running`, or `lost` (broken off, and tried again).
         ratios: P, S, C.
         drop: in points, `low` and `high` its interval.
         violations: by limit, at most 0 where it is kept.
@@ -65,12 +65,12 @@ class Trials:
     """All trials of a study by number, and what is known of them together.
 
     Args:
-        trials: without those that were lost with their process: these were tried again.
+        trials: without those that were broken off: these are tried again.
         ranking: numbers, the best first, then by what they violate.
         varied: what was varied, by name, as a recipe writes it: a list of values, or `low`,
             `high`, `log`.
         planned: how many trials there are to be.
-        lost: how many were lost with their process.
+        lost: how many were broken off.
     """
 
     trials: tuple[Trial, ...]

@@ -134,8 +134,8 @@ def drop(metrics: Mapping[str, float]) -> str:
 
 def outcome(trial: FrozenTrial) -> str:
     """What became of a trial: `feasible` or `infeasible` where it was judged to its end; `same`,
-    `stopped` early, `skipped` by the bound; `failed`; `lost` with its process, and tried again;
-    else its state, such as `running`."""
+    `stopped` early, `skipped` by the bound; `failed`; `lost` by the end of its process or of
+    the time, and tried again; else its state, such as `running`."""
     from optuna.trial import TrialState
 
     told = trial.user_attrs

@@ -61,8 +61,9 @@ def test_running(trials):
     )
     assert lines[4] == (
         "Of 12 planned trials: 3 within the constraint, 1 outside the constraint, 1 the same chain "
-        "again, 1 skipped by the bound, 1 stopped early, 1 failed. Besides, 1 lost with the "
-        "process that made it, and tried again."
+        "again, 1 skipped by the bound, 1 stopped early, 1 failed. Besides, 1 broken off "
+        "by the end of a process or of the time: what was so is tried again with the same "
+        "parameters."
     )
     assert lines[-2] == "netzip search r.yaml --study mine"
 
