@@ -9,7 +9,7 @@ from __future__ import annotations
 from netzip_mlflow.scoring.basis import SIZES, SPEEDS, Basis, Weights
 from netzip_mlflow.scoring.bound import KNOWN_SIZES, KNOWN_SPEEDS, ocs_bound
 from netzip_mlflow.scoring.choice import Choice, best
-from netzip_mlflow.scoring.constraints import MIB, TIMED, Constraints
+from netzip_mlflow.scoring.constraints import TIMED, Constraints
 from netzip_mlflow.scoring.ratios import Score, other_ratios, score
 from netzip_mlflow.scoring.table import COLUMNS, Row, ScoredRow, read_table, score_table
 from netzip_mlflow.scoring.verdict import Verdict, verdict, violation
@@ -18,7 +18,6 @@ __all__ = [
     "COLUMNS",
     "KNOWN_SIZES",
     "KNOWN_SPEEDS",
-    "MIB",
     "SIZES",
     "SPEEDS",
     "TIMED",
