@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import string
+from collections import Counter
 from collections.abc import Callable, Iterator
 from graphlib import TopologicalSorter
 from itertools import product
@@ -26,7 +27,8 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     Inputs and outputs keep their names and shapes. Metadata, documentation, node names, inferred
     shapes and default attributes go; equal constants are shared; zero points of biases are
     left to their default; a bias scale that equals input scale x weight scale is computed from
-    those two (runtimes fold it when they load the file).
+    those two (runtimes fold it when they load the file). What only moves numbers between a
+    dequantisation and a quantisation by the same scale and zero point moves the codes.
     """
     small = onnx.ModelProto()
     small.CopyFrom(model)
@@ -35,8 +37,10 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in small.graph.node:
         _drop_default_attributes(node)
     _drop_zero_points(small.graph)
+    _drop_allowed_zeros(small.graph)
     _derive_bias_scales(small.graph)
     _share_equal_constants(small.graph)
+    _move_codes(small.graph)
     _drop_dead_nodes(small.graph)
     _drop_unused(small.graph)
     _sort(small.graph)
@@ -160,6 +164,15 @@ def _drop_zero_points(graph: onnx.GraphProto) -> None:
             del node.input[2]
 
 
+def _drop_allowed_zeros(graph: onnx.GraphProto) -> None:
+    """Leave out `allowzero` where the shape is a constant without a zero to speak of."""
+    constants = _initialisers(graph)
+    for node in graph.node:
+        shape = constants.get(node.input[1]) if node.op_type == "Reshape" else None
+        if shape is not None and numpy_helper.to_array(shape).all():
+            del node.attribute[:]  # it has no other
+
+
 def _derive_bias_scales(graph: onnx.GraphProto) -> None:
     """Compute int32 bias scales in the graph, where they are exactly input scale x weight scale."""
     constants = _initialisers(graph)
@@ -200,6 +213,47 @@ def _share_equal_constants(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = same.get(name, name)
+
+
+MOVES = frozenset({"Flatten", "MaxPool", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze"})
+
+
+def _move_codes(graph: onnx.GraphProto) -> None:
+    """Let `MOVES` take codes where their numbers become the same codes again.
+
+    Quantising what was dequantised by the same scale and zero point gives the codes back, and
+    these operators choose among numbers by place or order only. Scales of one number alone: those
+    along an axis may be for another axis after the move. Equal constants have one name by now.
+    """
+    scalars = {t.name for t in graph.initializer if not t.dims}
+    makers = {output: node for node in graph.node for output in node.output}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    inner = (name for node in graph.node for i in _inner_nodes(node) for name in i.input)
+    for name in (*inner, *(o.name for o in graph.output)):
+        readers[name] = []  # they need the numbers
+    replaced = set()  # outputs of the quantisations that are needed no more
+    for node in graph.node:
+        source = makers.get(node.input[0]) if node.op_type in MOVES and not node.domain else None
+        if source is None or source.op_type != "DequantizeLinear":
+            continue
+        codes, *scale = source.input
+        if len(scale) < 2 or not scalars.issuperset(scale):
+            continue
+        ends = [readers.get(name, []) for name in node.output]
+        if all(len(e) == 1 and _quantises(e[0], scale) for e in ends):
+            node.input[0] = codes
+            node.output[:] = [end.output[0] for (end,) in ends]
+            replaced |= set(node.output)
+    kept = [n for n in graph.node if n.op_type != "QuantizeLinear" or n.output[0] not in replaced]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _quantises(node: onnx.NodeProto, scale: list[str]) -> bool:
+    return node.op_type == "QuantizeLinear" and list(node.input[1:]) == scale
 
 
 def _drop_dead_nodes(graph: onnx.GraphProto) -> None:
@@ -260,20 +314,18 @@ def _rename(graph: onnx.GraphProto) -> None:
     if any(a.HasField("g") or a.graphs for node in graph.node for a in node.attribute):
         return  # names of subgraphs may refer outwards; such graphs keep theirs
     fixed = {v.name for v in (*graph.input, *graph.output)} | {""}
+    tensors = [*graph.initializer, *(s.values for s in graph.sparse_initializer)]
+    uses = Counter(n for node in graph.node for field in (node.input, node.output) for n in field)
+    uses.update(tensor.name for tensor in tensors)
     names = (n for n in _short_names() if n not in fixed)
-    new: dict[str, str] = {name: name for name in fixed}
-
-    def short(name: str) -> str:
-        if name not in new:
-            new[name] = next(names)
-        return new[name]
-
+    often = (name for name, _ in uses.most_common() if name not in fixed)
+    new = {name: name for name in fixed} | dict(zip(often, names, strict=False))
     for node in graph.node:
         for field in (node.input, node.output):
             for index, name in enumerate(field):
-                field[index] = short(name)
-    for tensor in (*graph.initializer, *(s.values for s in graph.sparse_initializer)):
-        tensor.name = short(tensor.name)
+                field[index] = new[name]
+    for tensor in tensors:
+        tensor.name = new[tensor.name]
 
 
 def _short_names() -> Iterator[str]:

@@ -210,6 +210,18 @@ def test_many_values_get_distinct_short_names() -> None:
     onnx.checker.check_model(small, full_check=True)
 
 
+def test_what_is_named_most_gets_the_shortest_name() -> None:
+    names = [f"v{i}" for i in range(60)]  # more than there are letters
+    nodes = [
+        helper.make_node("Add", [before, "often"], [after])
+        for before, after in zip(["x", *names], [*names, "y"], strict=True)
+    ]
+    small = compact(_model(nodes, {"often": np.ones(4, np.float32)}, outputs={"y": [2, 4]}))
+    assert len(small.graph.initializer[0].name) == 1
+    x = np.zeros((2, 4), np.float32)
+    np.testing.assert_array_equal(_run(small, {"x": x})[0], x + 61)
+
+
 def test_optional_operands_stay_absent() -> None:
     model = _model(
         [helper.make_node("Clip", ["x", "", "high"], ["y"])],
@@ -234,6 +246,149 @@ def test_a_sorted_graph_keeps_its_order() -> None:
     nodes.append(helper.make_node("Sum", ["Abs", "Exp", "Relu", "Tanh"], ["y"]))
     small = compact(_model(nodes, {}, outputs={"y": [2, 4]}))
     assert [n.op_type for n in small.graph.node] == ["Tanh", "Abs", "Relu", "Exp", "Sum"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "left"), [([4, 2], [4, 2], []), ([0, 2], [0, 2], ["allowzero"])]
+)
+def test_allowed_zeros_go_where_the_shape_has_none(
+    shape: list[int], size: list[int], left: list[str]
+) -> None:
+    model = _model(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"], allowzero=1)],
+        {"shape": np.array(shape)},
+        outputs={"y": size},
+        shape=[0, 4] if left else [2, 4],
+    )
+    small = compact(model)
+    assert [a.name for a in small.graph.node[0].attribute] == left
+    x = np.zeros([0, 4] if left else [2, 4], np.float32)
+    assert _run(small, {"x": x})[0].shape == tuple(size)
+
+
+# --- codes that move as they are ----------------------------------------------------------------
+
+
+def _pair(source: str, name: str, scale: str) -> list[onnx.NodeProto]:
+    """Quantise and dequantise: `name` holds numbers again, `name.codes` their codes."""
+    return [
+        helper.make_node("QuantizeLinear", [source, scale, f"{scale}.zero"], [f"{name}.codes"]),
+        helper.make_node("DequantizeLinear", [f"{name}.codes", scale, f"{scale}.zero"], [name]),
+    ]
+
+
+def _shuffle(scales: list[str], *extra: onnx.NodeProto, **outputs: list[int]) -> onnx.ModelProto:
+    """ShuffleNet's channel shuffle, then its split, as a quantiser leaves it: a pair an edge."""
+    first, moved, turned, flat, half = scales
+    return _model(
+        [
+            *_pair("x", "q", first),
+            helper.make_node("Reshape", ["q", "groups"], ["moved"]),
+            *_pair("moved", "m", moved),
+            helper.make_node("Transpose", ["m"], ["turned"], perm=[0, 2, 1, 3, 4]),
+            *_pair("turned", "t", turned),
+            helper.make_node("Reshape", ["t", "channels"], ["flat"]),
+            *_pair("flat", "f", flat),
+            helper.make_node("Split", ["f", "halves"], ["low", "high"], axis=1),
+            *_pair("low", "l", half),
+            *_pair("high", "h", half),
+            helper.make_node("Sub", ["l", "h"], ["y"]),
+            *extra,
+        ],
+        {
+            "groups": np.array([1, 2, 4, 3, 3]),
+            "channels": np.array([1, 8, 3, 3]),
+            "halves": np.array([4, 4]),
+            **{name: np.array(0.03, np.float32) for name in ("a", "same as a")},
+            **{f"{name}.zero": np.array(120, np.uint8) for name in ("a", "same as a", "b")},
+            "b": np.array(0.04, np.float32),
+            "rows": np.linspace(0.02, 0.04, 8, dtype=np.float32),
+            "rows.zero": np.full(8, 120, np.uint8),
+        },
+        outputs={"y": [1, 4, 3, 3], **outputs},
+        shape=[1, 8, 3, 3],
+    )
+
+
+def _ops(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+ALIKE = ["a", "a", "same as a", "a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("scales", "pairs"),
+    [
+        (ALIKE, 0),  # but the first, and a Dequantize per half
+        (["b", *ALIKE[1:]], 1),  # codes of another scale are other codes
+        (["a", "a", "b", "b", "b"], 1),
+        (["rows", *ALIKE[1:]], 1),
+    ],
+)
+def test_what_moves_numbers_moves_codes(scales: list[str], pairs: int) -> None:
+    model = _shuffle(scales)
+    small = compact(model)
+    onnx.checker.check_model(small, full_check=True)
+    assert _ops(small).count("QuantizeLinear") == 1 + pairs
+    assert _ops(small).count("DequantizeLinear") == 2 + pairs
+    x = np.random.default_rng(0).normal(size=(1, 8, 3, 3)).astype(np.float32)
+    assert len(np.unique(_run(model, {"x": x})[0])) > 20
+    np.testing.assert_array_equal(_run(small, {"x": x})[0], _run(model, {"x": x})[0])
+
+
+def test_scales_of_an_axis_do_not_move() -> None:
+    """Rows that a transposition turns: the codes would be read by other scales."""
+    scale, zero = np.array([0.5, 0.01], np.float32), np.zeros(2, np.int8)
+    pairs = [
+        helper.make_node(f"{op}Linear", [source, "s", "z"], [target], axis=0)
+        for op, source, target in (
+            ("Quantize", "x", "q"),
+            ("Dequantize", "q", "d"),
+            ("Quantize", "t", "r"),
+            ("Dequantize", "r", "y"),
+        )
+    ]
+    turn = helper.make_node("Transpose", ["d"], ["t"], perm=[1, 0])
+    nodes = [*pairs[:2], turn, *pairs[2:]]
+    model = _model(nodes, {"s": scale, "z": zero}, outputs={"y": [2, 2]}, shape=[2, 2])
+    x = np.array([[0.5, 1.0], [0.3, 0.7]], np.float32)
+    small = compact(model)
+    assert _ops(small) == _ops(model)
+    np.testing.assert_array_equal(_run(small, {"x": x})[0], _run(model, {"x": x})[0])
+
+
+@pytest.mark.parametrize("read", ["moved", "turned", "high"])
+@pytest.mark.parametrize("output", [False, True])
+def test_numbers_that_somebody_else_reads_stay(read: str, output: bool) -> None:
+    shape = {"moved": [1, 2, 4, 3, 3], "turned": [1, 4, 2, 3, 3], "high": [1, 4, 3, 3]}[read]
+    if output:
+        model = _shuffle(ALIKE, **{read: shape})
+    else:
+        model = _shuffle(ALIKE, helper.make_node("Neg", [read], ["n"]), n=shape)
+    small = compact(model)
+    x = np.random.default_rng(0).normal(size=(1, 8, 3, 3)).astype(np.float32)
+    kept = 3 if read == "high" else 2  # a split keeps those of both its halves
+    assert _ops(small).count("QuantizeLinear") == kept
+    for found, wanted in zip(_run(small, {"x": x}), _run(model, {"x": x}), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_numbers_that_a_branch_reads_stay() -> None:
+    def branch(op: str) -> onnx.GraphProto:
+        output = helper.make_tensor_value_info(op, TensorProto.FLOAT, [1, 4, 3, 3])
+        return helper.make_graph([helper.make_node(op, ["low"], [op])], op, [], [output])
+
+    choose = helper.make_node(
+        "If", ["yes"], ["n"], then_branch=branch("Neg"), else_branch=branch("Abs")
+    )
+    model = _shuffle(ALIKE, choose, n=[1, 4, 3, 3])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    small = compact(model)
+    x = np.random.default_rng(0).normal(size=(1, 8, 3, 3)).astype(np.float32)
+    assert _ops(small).count("QuantizeLinear") == 3
+    for found, wanted in zip(_run(small, {"x": x}), _run(model, {"x": x}), strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 # --- default attributes: the operators' own schemas are the reference ------------------------
