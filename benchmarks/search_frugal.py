@@ -4,10 +4,10 @@
         --seed 3 --seed 4
 
 The naive search draws chains at random from the same automatic space, trains every one to its end,
-evaluates it on all of validation, times it beside the baseline, and keeps no cache. Ours gets as
-many seconds as the naive one took. Both make their own baseline, in a process of their own, with an
-empty cache; the clock starts with the command. A seed's results that lie in the folder already are
-read, not made again.
+evaluates it on all of validation, times it beside the baseline, and keeps no cache. Ours ends when
+it has reached the naive one's best, or has taken as long. Both make their own baseline, in a
+process of their own, with an empty cache; the clock starts with the command. A seed's results that
+lie in the folder already are read, not made again.
 
 Prints Markdown: by seed the naive search's wall time and best feasible OCS, when that was reached
 by either, and the ratio of ours to the naive wall time; below, its median. `--picture FILE` draws
@@ -85,19 +85,35 @@ def naive(seed: int, trials: int, store: str) -> Curve:
     return [*risen(curve), (time.monotonic() - begun, math.nan)]
 
 
-def frugal(seed: int, seconds: float, store: str) -> Curve:
-    """Ours, by its command; the times are those of the study's database."""
+def frugal(seed: int, seconds: float, enough: float, store: str) -> Curve:
+    """Ours, by its command, until it has an OCS; the times are those of the study's database."""
+    file = store.removeprefix("sqlite:///").replace("mlflow.db", "study.db")
+    command = ["search", str(RECIPE), "--seed", str(seed), "--trials", "1000", "--quiet"]
+    command += ["--timeout", f"{seconds:.0f}s", "--study", "frugal"]
+    command += ["--storage", f"sqlite:///{file}", "--tracking-uri", store]
+    command += ["--set", "search.keep=1", "--set", "candidates={}"]
+    begun = time.time()
+    searching = subprocess.Popen([sys.executable, "-m", "netzip_mlflow", *command])
+    while searching.poll() is None and not reached(found(file, begun), enough) < math.inf:
+        time.sleep(2)
+    searching.kill()
+    searching.wait()
+    return found(file, begun)
+
+
+def found(file: str, begun: float) -> Curve:
+    """The curve in a study's file, which is only read; empty as long as there is none."""
     import optuna
+    import sqlalchemy
 
     from netzip_mlflow.search import told
 
-    storage = store.replace("mlflow.db", "study.db")
-    command = ["search", str(RECIPE), "--seed", str(seed), "--trials", "1000", "--quiet"]
-    command += ["--timeout", f"{seconds:.0f}s", "--study", "frugal", "--storage", storage]
-    command += ["--tracking-uri", store, "--set", "search.keep=1", "--set", "candidates={}"]
-    begun = time.time()
-    subprocess.run([sys.executable, "-m", "netzip_mlflow", *command], check=False)
-    study = optuna.load_study(study_name="frugal", storage=storage)
+    try:
+        study = optuna.load_study(
+            study_name="frugal", storage=f"sqlite:///file:{file}?mode=ro&uri=true"
+        )
+    except (sqlalchemy.exc.OperationalError, KeyError):
+        return []
     return risen(
         [
             (t.datetime_complete.timestamp() - begun, t.user_attrs[told.OCS])
@@ -121,17 +137,18 @@ def made(seed: int, trials: int, folder: Path) -> dict[str, Any]:
     """Both curves of a seed, from their file if it is there."""
     file = folder / f"frugal-{trials}-{seed}.json"
     if not file.exists():
-        plain = apart("naive", seed, trials, folder)
+        plain = apart("naive", seed, folder, size=trials)
         wall = plain.pop()[0]
-        ours = apart("frugal", seed, wall, folder)
+        ours = apart("frugal", seed, folder, size=wall, enough=plain[-1][1])
         file.write_text(json.dumps({"naive": plain, "frugal": ours, "naive_s": wall}))
     return json.loads(file.read_text())
 
 
-def apart(which: str, seed: int, size: float, folder: Path) -> Curve:
+def apart(which: str, seed: int, folder: Path, **options: float) -> Curve:
     """A search in a process and a store of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        one = ["--one", which, "--seed", str(seed), "--size", str(size), "--results", place]
+        one = ["--one", which, "--seed", str(seed), "--results", place]
+        one += [part for name, value in options.items() for part in (f"--{name}", repr(value))]
         done = subprocess.run(
             [sys.executable, __file__, *one],
             check=True,
@@ -156,7 +173,8 @@ def table(seeds: Sequence[int], found: Sequence[dict[str, Any]]) -> str:
         ours = reached(each["frugal"], best)
         shares.append(ours / wall)
         figures = [f"{wall:.0f}", f"{best:.2f}", f"{each['naive'][-1][0]:.0f}", f"{ours:.0f}"]
-        lines.append([str(seed), *figures, f"{ours / wall:.2f}", f"{each['frugal'][-1][1]:.2f}"])
+        last = each["frugal"][-1][1] if each["frugal"] else math.nan
+        lines.append([str(seed), *figures, f"{ours / wall:.2f}", f"{last:.2f}"])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{text}\n\nmedian share: {statistics.median(shares):.2f}"
 
@@ -173,7 +191,8 @@ def draw(found: Sequence[dict[str, Any]], file: Path) -> None:
         axes = figure.subplots()
         for number, each in enumerate(found):
             for which, colour in (("naive", "#9aa5b1"), ("frugal", "#1f6f8b")):
-                seconds, ocs = zip(*each[which], (each["naive_s"], each[which][-1][1]), strict=True)
+                end = [(each["naive_s"], each[which][-1][1])] if which == "naive" else []
+                seconds, ocs = zip(*each[which], *end, strict=True)
                 label = which if number == 0 else None
                 axes.step(seconds, ocs, where="post", color=colour, label=label, alpha=0.8)
         axes.set(xlabel="wall time, s", ylabel="best feasible OCS", xlim=(0, None))
@@ -190,18 +209,22 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="a file for the curves")
     parser.add_argument("--one", choices=("naive", "frugal"), help=argparse.SUPPRESS)
     parser.add_argument("--size", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--enough", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.results.mkdir(parents=True, exist_ok=True)
     seeds = given.seed or [0]
     if given.one:
         store = f"sqlite:///{given.results.resolve()}/mlflow.db"
-        run = naive(seeds[0], int(given.size), store) if given.one == "naive" else None
-        print(json.dumps(run or frugal(seeds[0], given.size, store)))
+        if given.one == "naive":
+            curve = naive(seeds[0], int(given.size), store)
+        else:
+            curve = frugal(seeds[0], given.size, given.enough, store)
+        print(json.dumps(curve))
         return
-    found = [made(seed, given.trials, given.results) for seed in seeds]
-    print(table(seeds, found))
+    both = [made(seed, given.trials, given.results) for seed in seeds]
+    print(table(seeds, both))
     if given.picture:
-        draw(found, given.picture)
+        draw(both, given.picture)
 
 
 if __name__ == "__main__":
