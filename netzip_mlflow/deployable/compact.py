@@ -168,7 +168,8 @@ def _drop_allowed_zeros(graph: onnx.GraphProto) -> None:
     """Leave out `allowzero` where the shape is a constant without a zero to speak of."""
     constants = _initialisers(graph)
     for node in graph.node:
-        shape = constants.get(node.input[1]) if node.op_type == "Reshape" else None
+        ours = node.op_type == "Reshape" and not node.domain
+        shape = constants.get(node.input[1]) if ours else None
         if shape is not None and numpy_helper.to_array(shape).all():
             del node.attribute[:]  # it has no other
 

@@ -466,3 +466,13 @@ def test_another_domains_operator_keeps_its_attributes() -> None:
         opsets=[helper.make_opsetid("some.vendor", 1)],
     )
     assert [a.name for a in compact(model).graph.node[0].attribute] == ["alpha"]
+
+
+def test_another_domains_reshape_keeps_its_attributes() -> None:
+    model = _model(
+        [helper.make_node("Reshape", ["x"], ["y"], domain="some.vendor", shape=[4, 2])],
+        {},
+        outputs={"y": [4, 2]},
+        opsets=[helper.make_opsetid("some.vendor", 1)],
+    )
+    assert [a.name for a in compact(model).graph.node[0].attribute] == ["shape"]
