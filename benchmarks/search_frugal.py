@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def naive(seed: int, trials: int, store: str) -> Curve:
 def frugal(seed: int, seconds: float, enough: float, store: str) -> Curve:
     """Ours, by its command, until it has an OCS; the times are those of the study's database."""
     file = store.removeprefix("sqlite:///").replace("mlflow.db", "study.db")
-    command = ["search", str(RECIPE), "--seed", str(seed), "--trials", "1000", "--quiet"]
+    command = ["search", str(RECIPE), "--seed", str(seed), "--trials", "200", "--quiet"]
     command += ["--timeout", f"{seconds:.0f}s", "--study", "frugal"]
     command += ["--storage", f"sqlite:///{file}", "--tracking-uri", store]
     command += ["--set", "search.keep=1", "--set", "candidates={}"]
@@ -134,14 +134,18 @@ def risen(found: Sequence[tuple[float, float]]) -> Curve:
 
 
 def made(seed: int, trials: int, folder: Path) -> dict[str, Any]:
-    """Both curves of a seed, from their file if it is there."""
-    file = folder / f"frugal-{trials}-{seed}.json"
-    if not file.exists():
-        plain = apart("naive", seed, folder, size=trials)
-        wall = plain.pop()[0]
-        ours = apart("frugal", seed, folder, size=wall, enough=plain[-1][1])
-        file.write_text(json.dumps({"naive": plain, "frugal": ours, "naive_s": wall}))
-    return json.loads(file.read_text())
+    """Both curves of a seed, from their files if they are there."""
+
+    def kept(which: str, make: Callable[[], Curve]) -> Curve:
+        file = folder / f"{which}-{trials}-{seed}.json"
+        if not file.exists():
+            file.write_text(json.dumps(make()))
+        return [(s, o) for s, o in json.loads(file.read_text())]
+
+    *plain, (wall, _) = kept("naive", lambda: apart("naive", seed, folder, size=trials))
+    enough = plain[-1][1]
+    ours = kept("frugal", lambda: apart("frugal", seed, folder, size=wall, enough=enough))
+    return {"naive": plain, "frugal": ours, "naive_s": wall}
 
 
 def apart(which: str, seed: int, folder: Path, **options: float) -> Curve:

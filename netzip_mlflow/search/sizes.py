@@ -16,17 +16,21 @@ __all__ = ["known", "size_key"]
 def known(chain: Sequence[Technique]) -> bool:
     """Whether the file of the untrained chain has the size and the operations of the trained one.
 
-    Each technique says what its sizes hang on (`sized_by`): nothing but its parameters, the
-    `weights` that it is given, which are known as long as nothing has trained them, or `training`.
+    Each technique says what its sizes hang on (`sized_by`): nothing but its parameters; the
+    `weights` that it is given, which are known as long as nothing has trained them; `zeros`, which
+    are known as the weights are, and until what is trained is rounded to further ones; `training`.
     """
-    trained = False
+    trained = zeros = False
     for technique in chain:
         hangs_on = getattr(technique, "sized_by", None)
         if not technique.traits.size_known or hangs_on == "training":
             return False
-        if hangs_on == "weights" and trained:
+        if trained and hangs_on is not None:
             return False
         trained |= getattr(technique, "training_epochs", 0) > 0
+        if trained and zeros and getattr(technique, "makes_zeros", True):
+            return False
+        zeros |= hangs_on == "zeros"
     return True
 
 

@@ -38,6 +38,7 @@ DROP = "validation/accuracy/drop_points"
 HIGH = f"{DROP}_high"
 DISK = "size/disk_bytes"
 MARGIN = 1.002  # of a file's size: what in it hangs on the weights' values
+BOUND = "bound"  # a constraint beside the limits: that a trial could become the best
 
 
 class Stopped(Exception):
@@ -213,6 +214,7 @@ class Trials:
         broken = any(0 < excess < math.inf for excess in violations.values())
         for name, excess in violations.items():
             trial.set_constraint(name, 0.0 if broken and excess == math.inf else excess)
+        trial.set_constraint(BOUND, 0.0)
         objectives = self.recipe.search.objectives if self.recipe.search else ()
         return tuple(ratios.get(key, 0.0) for key in objectives) if objectives else ocs
 
@@ -228,6 +230,9 @@ class Trials:
     ) -> None:
         """End a trial whose size and operations say that it cannot become the best.
 
+        Samplers are told by how much, in the scale of the limits: they would else take it for as
+        good as a feasible one.
+
         Raises:
             TrialPruned: then; its constraints are set, as far as they are known.
         """
@@ -241,6 +246,7 @@ class Trials:
         trial.set_user_attr(told.RUN, made.run.id)
         for name in self.limits.names():
             trial.set_constraint(name, 0.0)
+        trial.set_constraint(BOUND, (best - bound) / max(best, 1.0))
         raise TrialPruned
 
     def bound(self, chain: Sequence[Technique]) -> float | None:

@@ -178,8 +178,9 @@ def parameter(
 class Technique(Protocol):
     """Raises from `apply`: NetzipError when the network cannot take the technique.
 
-    One whose outcome's size hangs on the weights that it is given, or on training, says so in a
-    property `sized_by` (`weights`, `training`).
+    One whose outcome's size hangs on the weights that it is given, on their zeros, or on training,
+    says so in a property `sized_by` (`weights`, `zeros`, `training`). One after which no weight is
+    zero that was not before may say `makes_zeros = False`.
     """
 
     traits: ClassVar[Traits]

@@ -29,6 +29,7 @@ class Finetune(Taught):
         searched=False,
         starts=({"epochs": 4, "lr": 0.03},),
     )
+    makes_zeros: ClassVar[bool] = False
 
     def label(self) -> str:
         return "finetune(teacher)" if self.teacher else "finetune"

@@ -35,6 +35,7 @@ class Half:
         kind="deploy",
         summary="weights in two bytes: float16, computed so, or bfloat16, computed in float32",
     )
+    makes_zeros: ClassVar[bool] = False  # what is too small for fp16 becomes 1e-7
     dtype: str = parameter(
         "fp16", "fp16: range 6e-8 to 65504; bf16: float32's range", choices=("fp16", "bf16")
     )

@@ -66,8 +66,8 @@ class Unstructured(Taught):
 
     @property
     def sized_by(self) -> str:
-        """The file packs zeros, and more weights may become zero by training and rounding."""
-        return "training"
+        """The file packs zeros: those of the masks, which the weights before decide in one shot."""
+        return "zeros" if self.steps == 1 else "training"
 
     def label(self) -> str:
         parts = [f"{self.ratio:g}"]

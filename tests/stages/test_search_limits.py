@@ -21,6 +21,11 @@ def test_what_was_skipped_could_not_have_won(searched):
         reason = trial.user_attrs[told.REASON]
         bound, best = (float(part.split()[-1]) for part in reason.split(": ")[1].split(", "))
         assert bound <= best <= study.best_value + 5e-4
+        # samplers rank them behind what is feasible, by how far they are from the best
+        short = (best - bound) / max(best, 1.0)
+        assert trial.constraints["bound"] == pytest.approx(short, abs=2e-3)
+        assert sum(trial.constraints.values()) == trial.constraints["bound"]
+    assert {t.constraints["bound"] for t in told.ended(study)} == {0.0}
 
 
 def test_an_impossible_limit_names_the_one_that_violates_least(searched, client):
