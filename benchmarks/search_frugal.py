@@ -176,31 +176,38 @@ def table(seeds: Sequence[int], found: Sequence[dict[str, Any]]) -> str:
         best, wall = each["naive"][-1][1], each["naive_s"]
         ours = reached(each["frugal"], best)
         shares.append(ours / wall)
-        figures = [f"{wall:.0f}", f"{best:.2f}", f"{each['naive'][-1][0]:.0f}", f"{ours:.0f}"]
+        figures = [f"{wall:.0f}", f"{best:.2f}", f"{each['naive'][-1][0]:.0f}"]
+        share = [f"{ours:.0f}", f"{ours / wall:.2f}"] if ours < math.inf else ["never", "-"]
         last = each["frugal"][-1][1] if each["frugal"] else math.nan
-        lines.append([str(seed), *figures, f"{ours / wall:.2f}", f"{last:.2f}"])
+        lines.append([str(seed), *figures, *share, f"{last:.2f}"])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{text}\n\nmedian share: {statistics.median(shares):.2f}"
 
 
-def draw(found: Sequence[dict[str, Any]], file: Path) -> None:
-    """Both curves of every seed."""
+def draw(seeds: Sequence[int], found: Sequence[dict[str, Any]], file: Path) -> None:
+    """Both curves of every seed, a panel each; ours ends where it reached the naive best."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     from netzip_mlflow.report.style import RC
 
     with mpl.rc_context(RC):
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-        axes = figure.subplots()
-        for number, each in enumerate(found):
+        figure = Figure(figsize=(1.9 * len(seeds) + 0.5, 2.9), layout="constrained")
+        panels = figure.subplots(1, len(seeds), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, seed, each in zip(panels, seeds, found, strict=True):
+            met = reached(each["frugal"], each["naive"][-1][1])
+            ends = {"naive": each["naive_s"], "frugal": min(met, each["naive_s"])}
             for which, colour in (("naive", "#9aa5b1"), ("frugal", "#1f6f8b")):
-                end = [(each["naive_s"], each[which][-1][1])] if which == "naive" else []
-                seconds, ocs = zip(*each[which], *end, strict=True)
-                label = which if number == 0 else None
-                axes.step(seconds, ocs, where="post", color=colour, label=label, alpha=0.8)
-        axes.set(xlabel="wall time, s", ylabel="best feasible OCS", xlim=(0, None))
-        axes.legend(frameon=False, loc="lower right")
+                points = [p for p in each[which] if p[0] <= ends[which]]
+                last = [(ends[which], points[-1][1])] if points else []
+                seconds, ocs = zip(*points, *last, strict=True) if points else ((), ())
+                axes.step(seconds, ocs, where="post", color=colour, label=which)
+            if met < math.inf:
+                axes.plot(met, dict(each["frugal"])[met], "o", color="#1f6f8b")
+            axes.set(title=f"seed {seed}")
+        panels[0].set(ylabel="best feasible OCS", xlim=(0, None), ylim=(0, None))
+        figure.supxlabel("wall time, s")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
         figure.savefig(file, dpi=160)
 
 
@@ -228,7 +235,7 @@ def main() -> None:
     both = [made(seed, given.trials, given.results) for seed in seeds]
     print(table(seeds, both))
     if given.picture:
-        draw(both, given.picture)
+        draw(seeds, both, given.picture)
 
 
 if __name__ == "__main__":
