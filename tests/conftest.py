@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # before anything imports numpy, torch or mlflow, and for every process that a test starts
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -51,6 +51,21 @@ def tiny_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`pytest --write-golden` rewrites the files of tests/golden; their diff is then reviewed."""
     parser.addoption("--write-golden", action="store_true", help="rewrite the golden files")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several workers, one runs all of a file, for its fixtures; of test_models.py, all of a
+    network."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            network = test.partition("[")[2].split("-")[0] if "/test_models.py" in file else ""
+            return f"{file} {network}"
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

