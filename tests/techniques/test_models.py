@@ -56,7 +56,9 @@ NETWORKS = {
     "lenet5": Network(28, 1, fast=True),
     "resnet8": Network(fast=True),
     "resnet20_cifar": Network(least=FOUR_BITS),
-    "resnet110_cifar": Network(only=("int8", "int4", "channels", "low-rank"), least=FOUR_BITS),
+    "resnet110_cifar": Network(
+        only=("int8", "int4", "ternary", "channels", "low-rank"), least=FOUR_BITS
+    ),
     "resnet18": Network(64, fast=True, least=FOUR_BITS),
     "vgg11_bn": Network(only=("int8",)),  # 129 million parameters
     "squeezenet1_1": Network(64, least=FOUR_BITS),
