@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Epoch", "Fitted", "Teacher", "choose_device", "cores", "fit", "seeded"]
 
+VECTOR = 16  # float32 numbers in the widest vector register, AVX-512's
 LOGGED = ("training/loss", "training/validation")  # by epoch
 Loss = Callable[["torch.Tensor", "torch.Tensor", float], "torch.Tensor"]
 
@@ -85,6 +86,7 @@ def fit(
     with seeded(seed, threads), contextlib.ExitStack() as stack:
         student = twin.copy()
         network = _placed(student.network(), device, torch.channels_last)
+        stack.enter_context(_pointwise_apart(network))
         lesson = None
         if teacher is not None:
             _placed(teacher.network, device, torch.channels_last)
@@ -216,6 +218,42 @@ def choose_device(wanted: str) -> str:
 def _placed(network: torch.nn.Module, device: str, layout: torch.memory_format) -> torch.nn.Module:
     """On the device, weights in a memory layout (a plain Module's `to` is not typed for it)."""
     return network.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+
+
+@contextlib.contextmanager
+def _pointwise_apart(network: torch.nn.Module) -> Iterator[None]:
+    """Convolutions of 1x1 with a stride and few inputs: the same, as subsampling and stride 1.
+
+    oneDNN's gradient of such weights in channels_last writes past its workspace where a group has
+    fewer inputs than a vector register (uxlfoundation/oneDNN#6035; torch 2.14 has it): with AVX2
+    the gradients are wrong or it hangs, with AVX-512 in bfloat16 the process dies.
+    """
+    from torch import nn
+
+    def subsample(stride: tuple[int, ...]) -> Callable[..., tuple[torch.Tensor]]:
+        rows, columns = stride
+        return lambda _module, inputs: (inputs[0][..., ::rows, ::columns],)
+
+    found = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+        and type(module).forward is nn.Conv2d.forward
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.padding in ((0, 0), "valid")
+        and module.in_channels // module.groups < VECTOR
+    ]
+    strides = [module.stride for module in found]
+    hooks = [m.register_forward_pre_hook(subsample(m.stride)) for m in found]
+    for module in found:
+        module.stride = (1, 1)
+    try:
+        yield
+    finally:
+        for module, stride, hook in zip(found, strides, hooks, strict=True):
+            module.stride = stride
+            hook.remove()
 
 
 def _optimizer(

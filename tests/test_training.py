@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -309,6 +312,50 @@ def test_it_learns(fits: Fits) -> None:
 def test_divergence_is_an_error_with_a_remedy(fits: Fits, lr: float) -> None:
     with pytest.raises(NetzipError, match=r"training diverged in epoch \d: .*; lower lr .it is 1e"):
         fits(lr=lr, epochs=4)
+
+
+STEPPED = """
+import numpy as np, torch
+from netzip_mlflow.recipe import TrainSpec
+from netzip_mlflow.tasks.classification import Classification
+from netzip_mlflow.training import fit
+from netzip_mlflow.twin import Twin
+
+rng = np.random.default_rng(0)
+arrays = {f"x_{s}": rng.integers(0, 256, (64, 16, 16, 3), np.uint8) for s in ("train", "test")}
+arrays |= {f"y_{s}": rng.integers(0, 4, 64) for s in ("train", "test")}
+task = Classification.of(arrays, calibration=16)
+torch.manual_seed(0)
+network = torch.nn.Sequential(
+    torch.nn.Conv2d(3, 7, 3, padding=1), torch.nn.ReLU(),
+    torch.nn.Conv2d(7, 16, 1, stride=2), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+    torch.nn.Linear(16, 4),
+)
+twin = Twin.of(network, shape=(3, 16, 16), classes=4)
+spec = TrainSpec(epochs=1, lr=0.1, batch=16, precision="float32")
+
+def trained():
+    made = fit(twin, task.split("train"), spec=spec, loss=task.loss, validate=lambda _: 0.5)
+    return made.twin.model
+
+torch.backends.mkldnn.set_flags(False)
+wanted = trained().state_dict()
+torch.backends.mkldnn.set_flags(True)
+found = trained()
+assert found[2].stride == (2, 2) and not found[2]._forward_pre_hooks
+for name, values in found.state_dict().items():
+    torch.testing.assert_close(values, wanted[name], rtol=1e-4, atol=1e-5)
+"""
+
+
+def test_strided_pointwise_convolutions_get_their_true_gradients() -> None:
+    """With AVX2's kernels, which oneDNN has wrong: hence a process with a limit of its own."""
+    limited = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    command = [sys.executable, "-c", STEPPED]
+    ended = subprocess.run(
+        command, env=limited, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 # --- masks ----------------------------------------------------------------------------------
