@@ -63,9 +63,24 @@ def _fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
     copied = onnx.ModelProto()
     copied.CopyFrom(model)  # the converter works in place
+    kept = _transposes_before_products(copied.graph)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of each weight below 1e-7, which becomes 1e-7
-        return convert_float_to_float16(copied, keep_io_types=True)
+        return convert_float_to_float16(copied, keep_io_types=True, node_block_list=kept)
+
+
+def _transposes_before_products(graph: onnx.GraphProto) -> list[str]:
+    """Names (given here) of the nodes that have to stay in float32.
+
+    On a CPU without fp16 kernels ONNX Runtime widens what a MatMul reads; its fusion then swaps
+    Transpose and Cast, and its layout pass ends the process at the node that this leaves
+    (microsoft/onnxruntime#28392, seen with 1.32 on x86).
+    """
+    read = {name for node in graph.node if node.op_type == "MatMul" for name in node.input}
+    found = [n for n in graph.node if n.op_type == "Transpose" and n.output[0] in read]
+    for number, node in enumerate(found):
+        node.name = f"transpose{number}"
+    return [node.name for node in found]
 
 
 def _bf16(model: onnx.ModelProto) -> onnx.ModelProto:

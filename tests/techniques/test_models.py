@@ -67,11 +67,13 @@ NETWORKS = {
     "efficientnet_b0": Network(64),
     "shufflenet_v2_x0_5": Network(64),
     # 245,770 parameters: torchvision's names fix the sizes of its transformers, this one is small
-    # what reads its tokens is a product of no layer's name, which qat, binarise and zeros pass by;
-    # its float16 file ends ONNX Runtime 1.32 by a segmentation fault, so that chain is left out
+    # what reads its tokens is a product of no layer's name, which qat, binarise and zeros pass by
     "vit": Network(
         refused={"shared": "0 inner layers have spatial kernels"},
-        only=("int8", "int4", "ternary", "qat", "binary", "dynamic", "channels", "low-rank"),
+        only=(
+            *("int8", "int4", "ternary", "qat", "binary", "half", "dynamic", "channels"),
+            "low-rank",
+        ),
         least={"int8": 3.5, "qat": 3.9, "binary": 4.0},
     ),
 }
