@@ -80,7 +80,7 @@ def export(twin: Twin) -> Exported:
         raise NetzipError(
             "torch cannot export the network to ONNX: it takes batches of one size only"
         )
-    return Exported(model, _deviation(model, network), _layer_names(full))
+    return Exported(model, _deviation(model, network), _layer_names(full, twin.model))
 
 
 def _require_scores(scores: object, classes: int) -> None:
@@ -134,16 +134,38 @@ class Exports:
         return self._known[key]
 
 
-def _layer_names(model: onnx.ModelProto) -> tuple[str, ...]:
-    weights = {tensor.name for tensor in model.graph.initializer}
+def _layer_names(model: onnx.ModelProto, network: torch.nn.Module) -> tuple[str, ...]:
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    turned = _turned(network)
     names = []
     for node in model.graph.node:
         if node.op_type in LAYERS:
-            known = node.input[1] in weights and node.input[1].endswith(".weight")
-            # the network stands second in the exported sequence, behind its normalisation
-            name = node.input[1].removeprefix("1.").removesuffix(".weight") if known else node.name
+            weight = stored.get(node.input[1])
+            if weight is None:
+                name = node.name
+            elif weight.name.endswith(".weight"):
+                # the network stands second in the exported sequence, behind its normalisation
+                name = weight.name.removeprefix("1.").removesuffix(".weight")
+            else:
+                known = turned.get((*weight.dims, weight.raw_data), [])
+                name = known.pop(0) if known else node.name
             names.append(name)
     return tuple(names)
+
+
+def _turned(network: torch.nn.Module) -> dict[tuple[object, ...], list[str]]:
+    """Names of linear layers by their weight's shape (inputs, outputs) and numbers.
+
+    So a MatMul reads it, which is what a linear layer on tokens becomes, and no name is left of it.
+    """
+    import torch
+
+    found: dict[tuple[object, ...], list[str]] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            weight = module.weight.detach().cpu().numpy().T
+            found.setdefault((*weight.shape, weight.tobytes()), []).append(name)
+    return found
 
 
 def _deviation(model: onnx.ModelProto, network: object) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import OrderedDict
 from types import SimpleNamespace
 
 import numpy as np
@@ -75,6 +76,23 @@ def test_the_interface_of_the_file(baseline: Deployable) -> None:
 
 def test_layers_are_named_as_in_the_network(twin: Twin, context: Context) -> None:
     assert context.exports(twin).layers == ("conv1", "conv2", "linear")
+
+
+def test_layers_on_tokens_are_named_too() -> None:
+    """They are exported as products with a turned weight that has no name."""
+    made = nn.Sequential(
+        OrderedDict(
+            tokens=nn.Flatten(2),
+            mixed=nn.Linear(16, 24),
+            twice=nn.Linear(24, 24),
+            same=nn.Linear(24, 24),
+            flat=nn.Flatten(1),
+            head=nn.Linear(72, 5),
+        )
+    )
+    made.same.load_state_dict(made.twice.state_dict())
+    exported = export(Twin.of(made, shape=(3, 4, 4), classes=5))
+    assert exported.layers == ("mixed", "twice", "same", "head")
 
 
 def test_batchnorm_is_folded(baseline: Deployable) -> None:
