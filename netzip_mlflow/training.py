@@ -86,7 +86,7 @@ def fit(
     with seeded(seed, threads), contextlib.ExitStack() as stack:
         student = twin.copy()
         network = _placed(student.network(), device, torch.channels_last)
-        stack.enter_context(_pointwise_apart(network))
+        stack.enter_context(_pointwise_subsampled(network))
         lesson = None
         if teacher is not None:
             _placed(teacher.network, device, torch.channels_last)
@@ -221,7 +221,7 @@ def _placed(network: torch.nn.Module, device: str, layout: torch.memory_format) 
 
 
 @contextlib.contextmanager
-def _pointwise_apart(network: torch.nn.Module) -> Iterator[None]:
+def _pointwise_subsampled(network: torch.nn.Module) -> Iterator[None]:
     """Convolutions of 1x1 with a stride and few inputs: the same, as subsampling and stride 1.
 
     oneDNN's gradient of such weights in channels_last writes past its workspace where a group has

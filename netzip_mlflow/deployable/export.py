@@ -136,20 +136,20 @@ class Exports:
 
 def _layer_names(model: onnx.ModelProto, network: torch.nn.Module) -> tuple[str, ...]:
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    turned = _turned(network)
+    turned: dict[tuple[object, ...], list[str]] | None = None  # a copy of all linear layers
     names = []
     for node in model.graph.node:
-        if node.op_type in LAYERS:
-            weight = stored.get(node.input[1])
-            if weight is None:
-                name = node.name
-            elif weight.name.endswith(".weight"):
-                # the network stands second in the exported sequence, behind its normalisation
-                name = weight.name.removeprefix("1.").removesuffix(".weight")
-            else:
-                known = turned.get((*weight.dims, weight.raw_data), [])
-                name = known.pop(0) if known else node.name
-            names.append(name)
+        if node.op_type not in LAYERS:
+            continue
+        name, weight = node.name, stored.get(node.input[1])
+        if weight is not None and weight.name.endswith(".weight"):
+            # the network stands second in the exported sequence, behind its normalisation
+            name = weight.name.removeprefix("1.").removesuffix(".weight")
+        elif weight is not None and node.op_type == "MatMul":
+            turned = _turned(network) if turned is None else turned
+            known = turned.get((*weight.dims, weight.raw_data))
+            name = known.pop(0) if known else name
+        names.append(name)
     return tuple(names)
 
 
