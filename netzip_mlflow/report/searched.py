@@ -52,13 +52,11 @@ class Winner:
         name: its row's name.
         why: why it is this one.
         registered: its address in the registry, empty where it was not registered.
-        of_trials: it could only be a trial: nothing else was judged by every limit.
     """
 
     name: str
     why: str
     registered: str = ""
-    of_trials: bool = False
 
 
 def duration(seconds: float) -> str:
@@ -122,6 +120,7 @@ def summary(
     *,
     basis: str,
     terms: str,
+    reason: str = "",
     left_out: Sequence[str] = (),
 ) -> str:
     """What a search found.
@@ -130,15 +129,16 @@ def summary(
         compared: the final comparison, a row per model (`standing`).
         winner: the model that won it; None where nothing kept the constraint.
         basis: of the score, and `terms` which took part.
+        reason: why nothing won it.
         left_out: sentences on plots that are missing.
     """
     parts = arrange(compared)
-    found = _won(parts, trials, winner) if winner else _nothing(trials)
+    head = _won(parts, trials, winner) if winner else _nothing(reason)
     over = trials.planned - trials.ended
     unended = f" {over} had not ended when its time was over." if over > 0 else ""
     searched = f"{duration(trials.at_work)} at work, sampler `{about.sampler}`"
     lines = [
-        *found,
+        *head,
         "",
         f"Basis of the score: `{basis}`; terms {terms}. Constraint: {about.constraint}.",
         "",
@@ -194,7 +194,7 @@ def _won(parts: Standing, trials: Trials, winner: Winner) -> list[str]:
     ]
     if number(row, "score/feasible") == 0:
         lines += ["", "On test it is outside the constraint; the choice was made on validation."]
-    return [*lines, "", _second(parts, trials, row, of_trials=winner.of_trials)]
+    return [*lines, "", _second(parts, trials, row)]
 
 
 def _figures(row: Row, accuracy: str) -> list[str]:
@@ -234,7 +234,7 @@ def _gains(row: Row) -> str:
     return f"{', '.join(shown)}."
 
 
-def _second(parts: Standing, trials: Trials, winner: Row, *, of_trials: bool) -> str:
+def _second(parts: Standing, trials: Trials, winner: Row) -> str:
     """The runner-up, and whether noise may have ordered the two.
 
     Models of the comparison count as it judged them; trials that were not compared by their own
@@ -243,8 +243,8 @@ def _second(parts: Standing, trials: Trials, winner: Row, *, of_trials: bool) ->
     accuracy = accuracy_key(parts.measured)
     base = number(parts.baseline, f"validation/{accuracy}")
     judged = {f"trial-{t.number}": t for t in trials.judged if t.outcome == "feasible"}
-    rows = [r for r in parts.feasible if r["name"] in judged or not of_trials]
     compared = {row["name"] for row in parts.measured}
+    rows = [*parts.feasible]
     rows += [_row(t, accuracy, base) for name, t in judged.items() if name not in compared]
     others = [row for row in rows if not _alike(row, winner)]
     if not others:
@@ -271,10 +271,8 @@ def _row(trial: Trial, accuracy: str, base: float | None) -> dict[str, object]:
     }
 
 
-def _nothing(trials: Trials) -> list[str]:
-    first = trials.first
-    told = _least(first) if first is not None else "no trial was judged."
-    return [f"**Nothing is within the constraint**, and nothing was registered; {told}"]
+def _nothing(reason: str) -> list[str]:
+    return [f"**Nothing is within the constraint**, and nothing was registered: {reason}."]
 
 
 def _least(trial: Trial) -> str:

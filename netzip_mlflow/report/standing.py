@@ -50,8 +50,8 @@ def arrange(frame: pd.DataFrame) -> Standing:
     """Split a frame by standing and order each part.
 
     The baseline is the row of that kind, else the first. Feasible rows go by OCS, infeasible ones
-    by their drop (one constraint: the order of violation), both on validation figures where the
-    frame has them, as the selection does. A row that nobody judged counts as feasible.
+    by the sum of their violations, then by their drop, all on validation figures where the frame
+    has them, as the selection does. A row that nobody judged counts as feasible.
 
     Raises:
         NetzipError: no row, two rows with one name, a baseline that failed, or several groups.
@@ -66,11 +66,19 @@ def arrange(frame: pd.DataFrame) -> Standing:
     judged = [row for row in others if text(row, "status") != "FAILED"]
     return Standing(
         baseline,
-        tuple(sorted(filter(_feasible, judged), key=lambda row: -_judged(row, "score/ocs"))),
+        tuple(
+            sorted(
+                filter(_feasible, judged),
+                key=lambda row: -_judged(row, "score/ocs", absent=-math.inf),
+            )
+        ),
         tuple(
             sorted(
                 (row for row in judged if not _feasible(row)),
-                key=lambda row: -_judged(row, "accuracy/drop_points", sign=-1),
+                key=lambda row: (
+                    _judged(row, "score/violation", absent=math.inf),
+                    _judged(row, "accuracy/drop_points", absent=math.inf),
+                ),
             )
         ),
         tuple(failed),
@@ -146,10 +154,10 @@ def _feasible(row: Row) -> bool:
     return _judged(row, "score/feasible", absent=1.0) > 0
 
 
-def _judged(row: Row, key: str, *, sign: int = 1, absent: float = -math.inf) -> float:
-    """The validation figure where there is one, else the unprefixed one, times `sign`."""
+def _judged(row: Row, key: str, *, absent: float) -> float:
+    """The validation figure where there is one, else the unprefixed one."""
     for name in (f"validation/{key}", key):
         value = number(row, name)
         if value is not None:
-            return sign * value
+            return value
     return absent

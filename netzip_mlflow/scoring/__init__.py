@@ -9,10 +9,10 @@ from __future__ import annotations
 from netzip_mlflow.scoring.basis import SIZES, SPEEDS, Basis, Weights
 from netzip_mlflow.scoring.bound import KNOWN_SIZES, KNOWN_SPEEDS, ocs_bound
 from netzip_mlflow.scoring.choice import Choice, best
-from netzip_mlflow.scoring.constraints import TIMED, Constraints
+from netzip_mlflow.scoring.constraints import TIMED, Constraints, violation
 from netzip_mlflow.scoring.ratios import Score, other_ratios, score
 from netzip_mlflow.scoring.table import COLUMNS, Row, ScoredRow, read_table, score_table
-from netzip_mlflow.scoring.verdict import Verdict, verdict, violation
+from netzip_mlflow.scoring.verdict import Verdict, verdict
 
 __all__ = [
     "COLUMNS",

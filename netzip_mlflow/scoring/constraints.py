@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from netzip_mlflow.scoring.ratios import Metrics, prefix
-from netzip_mlflow.scoring.verdict import FLOOR_POINTS, SLACK
 
-__all__ = ["TIMED", "Constraints"]
+if TYPE_CHECKING:
+    from netzip_mlflow.recipe import ScoreSpec, SearchLimits
+
+__all__ = ["TIMED", "Constraints", "violation"]
 
 MIB = 2**20
-FLOOR = 0.01  # of the baseline's value
+FLOOR, FLOOR_POINTS = 0.01, 0.1  # of the baseline's value; of accuracy
+# drops come from counts of samples: 100 * (a - b) must not miss the limit by a rounding error
+SLACK = 1e-9
 TIMED = ("max_latency_ms", "min_speedup")
 
 
@@ -31,6 +37,12 @@ class Constraints:
     min_agreement: float | None = None
     max_worst_class_drop_points: float | None = None
 
+    @classmethod
+    def from_spec(cls, score: ScoreSpec, limits: SearchLimits | None = None) -> Constraints:
+        """What a recipe wants kept; `limits`: those of its search."""
+        further = {} if limits is None else limits.model_dump()
+        return cls(score.max_drop_points, score.strict, **further)
+
     @property
     def timed(self) -> tuple[str, ...]:
         """The limits that only a timing can judge."""
@@ -44,6 +56,24 @@ class Constraints:
         """The limits that are set, in a fixed order."""
         given = [f.name for f in fields(self) if f.name != "strict"]
         return tuple(name for name in given if getattr(self, name) is not None)
+
+    def describe(self) -> str:
+        """All limits in one line of words."""
+        end = " (upper end of its interval)" if self.strict else ""
+        drop = f"drop of the primary accuracy{end} at most {self.max_drop_points:g} points"
+        further = [f"{name} {getattr(self, name):g}" for name in self.names()[1:]]
+        return ", ".join([f"{drop} on validation", *further])
+
+    def reasons(
+        self, baseline: Metrics, candidate: Metrics, split: str = "validation"
+    ) -> tuple[str, ...]:
+        """Whether each limit beside the drop is kept, in words, with the figure."""
+        excesses = self.violations(baseline, candidate, split)
+        return tuple(
+            f"{name}: {self._figure(name, baseline, candidate, prefix(split))[0]:.4g}, "
+            f"{'outside' if excesses[name] > 0 else 'within'} the limit of {getattr(self, name):g}"
+            for name in self.names()[1:]
+        )
 
     def violations(
         self, baseline: Metrics, candidate: Metrics, split: str = "validation"
@@ -82,3 +112,17 @@ class Constraints:
             return candidate.get(key, math.nan), FLOOR * baseline.get(key, 0.0)
         size = "size/disk_bytes"
         return candidate.get(size, math.nan) / MIB, FLOOR * baseline.get(size, 0.0) / MIB
+
+
+def violation(of: Mapping[str, float]) -> float:
+    """The sum of what is over its limit, as far as it is known: the scale that Optuna's samplers
+    rank by. Infinite where nothing is known.
+
+    Args:
+        of: as `Constraints.violations` gives it.
+
+    >>> violation({"max_drop_points": 0.5, "max_disk_mib": -7.0, "min_speedup": 0.25})
+    0.75
+    """
+    over = [max(0.0, excess) for excess in of.values()]
+    return sum(excess for excess in over if excess < math.inf) or sum(over)

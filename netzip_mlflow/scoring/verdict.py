@@ -1,4 +1,4 @@
-"""The constraint, its violation, and the verdict in words (MEASURING.md, section 8)."""
+"""The verdict on a candidate, in words (MEASURING.md, section 8)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import math
 from dataclasses import dataclass
 
 from netzip_mlflow.errors import InputError, Problem
+from netzip_mlflow.scoring.constraints import Constraints, violation
 from netzip_mlflow.scoring.ratios import Metrics, prefix
 
-__all__ = ["Verdict", "verdict", "violation"]
+__all__ = ["Verdict", "verdict"]
 
-FLOOR_POINTS = 0.1
 SIZE_MARGIN = 0.01
-# drops come from counts of samples: 100 * (a - b) must not miss the limit by a rounding error
-SLACK = 1e-9
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`grade` is good, mixed or poor; `violation` is 0 when feasible; `reasons` are sentences."""
+    """`grade` is good, mixed or poor; `violation` is 0 when feasible, infinite where a figure that
+    is limited is missing; `reasons` are sentences."""
 
     grade: str
     feasible: bool
@@ -26,20 +25,10 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def violation(drop_points: float, max_drop_points: float) -> float:
-    """Excess over the limit / max(|limit|, 0.1 points); 0 within the limit. Both in points.
-
-    >>> violation(1.5, 1.0), violation(0.3, 1.0), violation(0.2, 0.0)
-    (0.5, 0.0, 2.0)
-    """
-    excess = drop_points - max_drop_points
-    return excess / max(abs(max_drop_points), FLOOR_POINTS) if excess > SLACK else 0.0
-
-
 def verdict(
-    candidate: Metrics, *, max_drop_points: float, strict: bool = False, split: str = "test"
+    baseline: Metrics, candidate: Metrics, limits: Constraints, *, split: str = "test"
 ) -> Verdict:
-    """Grade a candidate over the terms that are present.
+    """Grade a candidate over the terms that are present; feasible is what keeps every limit.
 
     Reads ``accuracy/drop_points`` (its ``_high`` when strict; with the split's prefix),
     ``ratio/C``, and ``ratio/its`` and ``ratio/E`` with their ``_low`` and ``_high``. Latency and
@@ -48,9 +37,14 @@ def verdict(
     Raises:
         InputError: the drop that the constraint needs is missing or not finite.
     """
-    drop = _drop(candidate, split=split, strict=strict)
-    excess = violation(drop, max_drop_points)
-    reasons = [_drop_reason(drop, max_drop_points, excess, strict=strict, split=split)]
+    drop = _drop(candidate, split=split, strict=limits.strict)
+    excesses = limits.violations(baseline, candidate, split)
+    excess = violation(excesses)
+    unknown = any(math.isinf(each) for each in excesses.values())
+    reasons = [
+        _drop_reason(drop, limits, broken=excesses["max_drop_points"] > 0, split=split),
+        *limits.reasons(baseline, candidate, split),
+    ]
     improved = worse = False
     for change, reason in (
         _timed(candidate, "ratio/its", "latency", ("faster", "slower")),
@@ -67,7 +61,7 @@ def verdict(
             reasons.append("nothing improved")
     else:
         grade = "mixed" if worse else "good"
-    return Verdict(grade, excess == 0, excess, tuple(reasons))
+    return Verdict(grade, excess == 0, math.inf if unknown else excess, tuple(reasons))
 
 
 def _drop(candidate: Metrics, *, split: str, strict: bool) -> float:
@@ -80,12 +74,12 @@ def _drop(candidate: Metrics, *, split: str, strict: bool) -> float:
     return value
 
 
-def _drop_reason(drop: float, limit: float, excess: float, *, strict: bool, split: str) -> str:
+def _drop_reason(drop: float, limits: Constraints, *, broken: bool, split: str) -> str:
     accuracy = "accuracy" if split == "test" else f"{split} accuracy"
     what = f"{accuracy} {'falls' if drop >= 0 else 'rises'} by {abs(drop):.2f} points"
-    if strict:
+    if limits.strict:
         what = f"{accuracy} falls by at most {drop:.2f} points (interval's upper end)"
-    return f"{what}, {'outside' if excess else 'within'} the limit of {limit:g}"
+    return f"{what}, {'outside' if broken else 'within'} the limit of {limits.max_drop_points:g}"
 
 
 def _timed(candidate: Metrics, key: str, name: str, words: tuple[str, str]) -> tuple[int, str]:

@@ -7,6 +7,7 @@ import math
 import warnings
 from typing import TYPE_CHECKING
 
+from netzip_mlflow.scoring import violation
 from netzip_mlflow.search import told
 
 if TYPE_CHECKING:
@@ -53,5 +54,5 @@ def rank(trial: FrozenTrial) -> tuple[bool, float]:
     """Whether a trial is infeasible, and less the better it is: -OCS, else its violation."""
     if trial.user_attrs[told.FEASIBLE]:
         return False, -trial.user_attrs[told.OCS]
-    over = told.violation(json.loads(trial.user_attrs[told.VIOLATIONS]))
+    over = violation(json.loads(trial.user_attrs[told.VIOLATIONS]))
     return True, min(over, FAR) if math.isfinite(over) else FAR

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from netzip_mlflow.scoring import violation
 from netzip_mlflow.search.study import ERROR, NAME, SLOT, ends_slot
 
 if TYPE_CHECKING:
@@ -102,13 +103,6 @@ def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     whole = [t for t in trials if REASON not in t.user_attrs] or trials
     judged = {t.user_attrs[ENTRIES]: t for t in reversed(whole)}
     return sorted(judged.values(), key=rank)
-
-
-def violation(of: Mapping[str, float]) -> float:
-    """The sum of what is over its limit, as far as it is known: the scale that Optuna's samplers
-    rank by. Infinite where nothing is known."""
-    over = [max(0.0, excess) for excess in of.values()]
-    return sum(excess for excess in over if excess < math.inf) or sum(over)
 
 
 def front(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list[FrozenTrial]:

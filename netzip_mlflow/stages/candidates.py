@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.cache import StageCache
     from netzip_mlflow.metrics.latency import Latency
     from netzip_mlflow.recipe import Recipe
+    from netzip_mlflow.scoring import Constraints
     from netzip_mlflow.stages.job import Job
     from netzip_mlflow.stages.measurement import Measurement
     from netzip_mlflow.tasks import Task
@@ -262,8 +263,13 @@ def _write_classes(made: Candidate, found: Measurement) -> None:
     made.run.artifact(made.folder / "per_class.csv")
 
 
-def time_and_grade(work: Job, made: Sequence[Candidate], recipe: Recipe) -> Latency:
+def time_and_grade(
+    work: Job, made: Sequence[Candidate], recipe: Recipe, limits: Constraints | None = None
+) -> Latency:
     """Time all together, the baseline first, then score each; everything new is logged.
+
+    Args:
+        limits: what must be kept; by default the drop that the recipe's score allows.
 
     Raises:
         NetzipError: a timing failed, or a ratio has no meaning (a baseline with zero accuracy).
@@ -276,7 +282,7 @@ def time_and_grade(work: Job, made: Sequence[Candidate], recipe: Recipe) -> Late
     for each in made:
         if each.measured is None:
             continue
-        measurement.grade(each.measured, origin, recipe.score)
+        measurement.grade(each.measured, origin, recipe.score, limits)
         new = {k: v for k, v in each.measured.metrics.items() if k not in before[each.name]}
         each.run.log(new, tags=_tags(each.measured, made[0].run.id, fingerprint))
     return found

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from netzip_mlflow.metrics.latency import Latency
     from netzip_mlflow.recipe import Recipe
-    from netzip_mlflow.scoring import Choice
+    from netzip_mlflow.scoring import Choice, Constraints
     from netzip_mlflow.stages.candidates import Candidate
     from netzip_mlflow.tracking import Tracker
 
-__all__ = ["WITH_SEARCH", "compare", "constraint", "links", "note", "publish"]
+__all__ = ["WITH_SEARCH", "compare", "links", "note", "publish"]
 
 NOTE = "mlflow.note.content"
 COMPARED = ("baseline", "candidate", "trial", "measurement", "scored")
@@ -35,23 +35,25 @@ VIEWS = (("Overview", views.OVERVIEW), ("Trade-offs", views.TRADE_OFFS))
 WITH_SEARCH = (("Search", views.SEARCH), *VIEWS)
 
 
-def publish(work: Job, made: Sequence[Candidate], recipe: Recipe, found: Latency) -> Choice:
-    """The comparison of one compress run, on its parent run; returns the choice."""
+def publish(
+    work: Job, made: Sequence[Candidate], recipe: Recipe, found: Latency, limits: Constraints
+) -> Choice:
+    """The comparison of one run's candidates, graded by `limits`, on their parent run."""
     frame = pd.DataFrame([candidates.row(c) for c in made])
     origin = made[0]
     assert origin.measured is not None  # noqa: S101 (graded before)
     assert origin.measured.basis is not None  # noqa: S101
     choice = scoring.best(
         {c.name: c.measured.metrics for c in made[1:] if c.measured is not None},
-        max_drop_points=recipe.score.max_drop_points,
-        strict=recipe.score.strict,
+        limits,
+        origin.measured.metrics,
     )
     machine, fingerprint = work.fingerprint(origin.measured.session)
     page = report(
         frame,
         title=recipe.name,
         best=choice,
-        constraint=constraint(recipe),
+        constraint=limits.describe(),
         basis=origin.measured.basis.label(),
         terms=origin.measured.terms,
         machine=_readable(machine),
@@ -177,7 +179,7 @@ def choose(frame: pd.DataFrame, rows: Sequence[MlflowRun]) -> Choice:
         for name, run in zip(frame["name"], rows, strict=True)
         if not _is_baseline(run)
     }
-    return scoring.best(metrics, max_drop_points=0.0)
+    return scoring.best(metrics)
 
 
 def _read(tracker: Tracker, runs: Sequence[str], where: str, source: str | None) -> list[MlflowRun]:
@@ -307,13 +309,6 @@ def _parent_metrics(best: Candidate | None) -> dict[str, float]:
         return {}
     wanted = ("score/ocs", "accuracy/drop_points", "ratio/P", "ratio/S", "ratio/C", "ratio/its")
     return {f"best/{k}": best.measured.metrics[k] for k in wanted if k in best.measured.metrics}
-
-
-def constraint(recipe: Recipe) -> str:
-    """The constraint that every recipe has, in words."""
-    limit = recipe.score.max_drop_points
-    end = " (upper end of its interval)" if recipe.score.strict else ""
-    return f"drop of the primary accuracy{end} at most {limit:g} points on validation"
 
 
 def _noisy(frame: pd.DataFrame) -> list[str]:

@@ -11,6 +11,7 @@ from netzip_mlflow import techniques, training
 from netzip_mlflow.cache import StageCache
 from netzip_mlflow.deployable import Exports
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.scoring import Constraints
 from netzip_mlflow.stages import candidates, compare
 from netzip_mlflow.stages.job import Job, Options, chosen, describe_recipe, job, open_tracker
 from netzip_mlflow.stages.train import baseline, prepare
@@ -52,7 +53,8 @@ def compress(recipe: Recipe, options: Options, only: tuple[str, ...] = ()) -> Ou
         exports = Exports()
         origin = baseline(work, recipe, task, network, exports)
         candidates.inspect_and_judge(work, origin, None, recipe, task)
-        return together(work, names, origin, recipe, task, exports, cache)
+        limits = Constraints.from_spec(recipe.score)
+        return together(work, names, origin, recipe, task, exports, cache, limits)
 
 
 def together(
@@ -63,11 +65,13 @@ def together(
     task: Task,
     exports: Exports,
     cache: StageCache | None,
+    limits: Constraints,
 ) -> Outcome:
     """Make the recipe's candidates of those names, time them together, compare, end their runs.
 
     Args:
         origin: the baseline, inspected and judged.
+        limits: what each must keep to be the best.
 
     Raises:
         NetzipError: every candidate failed.
@@ -77,8 +81,8 @@ def together(
     if made and not good:
         raise NetzipError(f"every candidate failed; the first: {made[0].error}")
     work.say(f"timing {len(good) + 1} models together")
-    found = candidates.time_and_grade(work, [origin, *good], recipe)
-    choice = compare.publish(work, [origin, *made], recipe, found)
+    found = candidates.time_and_grade(work, [origin, *good], recipe, limits)
+    choice = compare.publish(work, [origin, *made], recipe, found, limits)
     for each in (origin, *good):
         candidates.finish(each)
     return Outcome(work.run.experiment_id, work.run.id, (origin, *made), choice)

@@ -74,7 +74,7 @@ def visualise(frame: pd.DataFrame, folder: str | Path | None = None) -> dict[str
         for row in frame.to_dict("records")
         if row["kind"] != "baseline"
     }
-    best = scoring.best(candidates, max_drop_points=0.0).best
+    best = scoring.best(candidates).best
     figures = plots.figures(frame, best=best)
     if folder is not None:
         for name, figure in figures.items():

@@ -12,6 +12,7 @@ from netzip_mlflow.recipe import SearchSpec
 from netzip_mlflow.report.searched import Winner
 from netzip_mlflow.search import study as studies
 from netzip_mlflow.search import told
+from netzip_mlflow.search.study import NAME
 from netzip_mlflow.stages import compress, searched
 from netzip_mlflow.tracking.models import register
 
@@ -29,17 +30,26 @@ ALIAS = "best-ocs"
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a search leaves behind. `trial` is the best feasible one's number, or that of the one
-    that violates least; `outcome` the final comparison, `winner` who won it, if it was registered.
+    """What a search leaves behind: the final comparison decides.
+
+    Args:
+        trial: number of the one that the comparison names, its best or else its least violating;
+            None where that is a candidate of the recipe that no trial has made.
+        trials: how many have ended.
+        winner: the best; None where nothing keeps every limit.
     """
 
     study: str
     storage: str
     trial: int | None
-    feasible: bool
     trials: int
     outcome: compress.Outcome
     winner: Winner | None = None
+
+    @property
+    def feasible(self) -> bool:
+        """Whether anything keeps every limit."""
+        return self.outcome.choice.feasible
 
 
 def finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) -> Found:
@@ -53,34 +63,31 @@ def finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) -> 
         raise NetzipError("no trial was judged: every one failed, or was stopped early")
     chosen = {f"trial-{t.number}": told.entries(t) for t in best[: spec.keep]}
     whole = recipe.model_copy(update={"candidates": {**recipe.candidates, **chosen}})
+    names = list(whole.candidates)
     outcome = compress.together(
-        work, list(whole.candidates), trials.origin, whole, trials.task, exports, trials.cache
+        work, names, trials.origin, whole, trials.task, exports, trials.cache, trials.limits
     )
-    known_by_the_drop = not trials.limits.names()[1:]  # else only trials were judged by all limits
-    wanted = outcome.choice.best if known_by_the_drop else f"trial-{best[0].number}"
-    winner = next((c for c in outcome.candidates if c.name == wanted and c.measured), None)
-    won = None
-    if winner is not None and best[0].user_attrs[told.FEASIBLE]:
-        _register(winner, recipe.name)
-        why = _why(trials, winner.name, outcome.choice if known_by_the_drop else None)
+    choice = outcome.choice
+    best_one = next((c for c in outcome.candidates if c.name == choice.best), None)
+    winner = None
+    if best_one is not None:
+        _register(best_one, recipe.name)
         address = f"models:/{recipe.name}@{ALIAS}"
-        won = Winner(winner.name, why, address, of_trials=not known_by_the_drop)
-    searched.conclude(work, trials, outcome, won)
-    return Found(
-        name,
-        url,
-        best[0].number,
-        bool(best[0].user_attrs[told.FEASIBLE]),
-        studies.progress(trials.study).ended,
-        outcome,
-        won,
-    )
+        winner = Winner(best_one.name, _why(trials, best_one.name, choice), address)
+    searched.conclude(work, trials, outcome, winner)
+    number = _number(trials, choice.named)
+    return Found(name, url, number, studies.progress(trials.study).ended, outcome, winner)
 
 
-def _why(trials: Trials, winner: str, choice: Choice | None) -> str:
-    """Why this model is the winner; `choice`: of the comparison, where that decided."""
-    if choice is None:
-        return "the highest OCS on validation of the trials within every limit"
+def _number(trials: Trials, name: str | None) -> int | None:
+    """Of the trial that a model of the comparison is, be it a candidate's that was tried first."""
+    ended = told.ended(trials.study)
+    names = {t.user_attrs[NAME]: t.number for t in ended if NAME in t.user_attrs}
+    return (names | {f"trial-{t.number}": t.number for t in ended}).get(name or "")
+
+
+def _why(trials: Trials, winner: str, choice: Choice) -> str:
+    """Why this model is the winner."""
     own = trials.recipe.candidates.get(winner)
     if own is None:
         return choice.reason

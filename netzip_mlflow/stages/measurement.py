@@ -7,6 +7,7 @@ file, `judge` runs the data through it, `clock` times all together, `grade` is a
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,11 +197,20 @@ def require_shape(measured: Measurement, shape: tuple[int, ...]) -> None:
         )
 
 
-def grade(measured: Measurement, baseline: Measurement, spec: ScoreSpec) -> None:
+def grade(
+    measured: Measurement,
+    baseline: Measurement,
+    spec: ScoreSpec,
+    limits: scoring.Constraints | None = None,
+) -> None:
     """Ratios, OCS and verdict of one model against the baseline, on every split that was judged.
 
     Without accuracy (no data was given) only the ratios that need none are filled in.
+
+    Args:
+        limits: what must be kept; by default the drop that the score allows.
     """
+    limits = limits or scoring.Constraints.from_spec(spec)
     basis = scoring.Basis.from_spec(spec)
     names = (baseline.name, measured.name)
     own = measured is baseline
@@ -217,10 +227,10 @@ def grade(measured: Measurement, baseline: Measurement, spec: ScoreSpec) -> None
         if own:
             measured.metrics[f"{prefix}score/feasible"] = 1.0
             continue
-        verdict = scoring.verdict(
-            measured.metrics, max_drop_points=spec.max_drop_points, strict=spec.strict, split=split
-        )
+        verdict = scoring.verdict(baseline.metrics, measured.metrics, limits, split=split)
         measured.metrics[f"{prefix}score/feasible"] = float(verdict.feasible)
+        if math.isfinite(verdict.violation):
+            measured.metrics[f"{prefix}score/violation"] = verdict.violation
         if split == "test" or measured.verdict is None:
             measured.verdict = verdict
     if not measured.evaluations:

@@ -78,6 +78,7 @@ def conclude(work: Job, trials: Trials, outcome: Outcome, winner: Winner | None)
         winner,
         basis=origin.basis.label(),
         terms=origin.terms,
+        reason=outcome.choice.reason,
         left_out=search_plots.missing(state, shares),
     )
     shown = "history" in drawn
@@ -105,13 +106,12 @@ def _note(work: Job, trials: Trials) -> Told:
 
 
 def _about(trials: Trials) -> searched.About:
-    recipe, limits = trials.recipe, trials.limits
-    further = [f"{n} {getattr(limits, n):g}" for n in limits.names() if n != "max_drop_points"]
+    recipe = trials.recipe
     return searched.About(
         recipe.name,
         trials.study.study_name,
         recipe.search.sampler if recipe.search else "",
-        ", ".join([compare.constraint(recipe), *further]),
+        trials.limits.describe(),
         trials.study.user_attrs.get(RESUME, ""),
     )
 

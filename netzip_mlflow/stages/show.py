@@ -71,7 +71,6 @@ def compress_text(outcome: Outcome, store: str) -> str:
 def search_object(found: Found) -> dict[str, Any]:
     """The object of `search --json`: `compress`'s, and the study."""
     return compress_object(found.outcome) | {
-        "feasible": found.feasible,
         "study": found.study,
         "trials": found.trials,
         "trial": found.trial,
@@ -80,11 +79,12 @@ def search_object(found: Found) -> dict[str, Any]:
 
 def search_text(found: Found, store: str) -> str:
     """The final comparison, what the study found, and which model was registered, and why."""
-    what = "best feasible" if found.feasible else "none feasible; the least violating"
-    line = f"study {found.study}: {found.trials} trials; {what}: trial {found.trial}"
     won = found.winner
+    what = "best" if won else "least violating"
+    named = "" if found.trial is None else f"; {what}: trial {found.trial}"
+    line = f"study {found.study}: {found.trials} trials{named}"
     end = (
-        "no model was registered"
+        f"nothing keeps every limit, no model was registered: {found.outcome.choice.reason}"
         if won is None
         else f"registered as {won.registered}: {won.name}, {won.why}"
     )

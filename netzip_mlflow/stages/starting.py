@@ -37,11 +37,8 @@ def space_of(recipe: Recipe, samples: int | None = None) -> Space:
 
 
 def limits_of(recipe: Recipe) -> scoring.Constraints:
-    """The constraints that every trial is judged by."""
-    spec = recipe.search or SearchSpec()
-    score = recipe.score
-    further = spec.limits.model_dump()
-    return scoring.Constraints(score.max_drop_points, score.strict, **further)
+    """The constraints that every trial is judged by, and every candidate beside them."""
+    return scoring.Constraints.from_spec(recipe.score, (recipe.search or SearchSpec()).limits)
 
 
 def first(trials: Trials) -> list[Planned]:

@@ -182,7 +182,7 @@ class Trials:
                 measurement.clock([baseline, found], spec, seed, self.work.progress)
             found.flags += [] if quiet else ["noisy"]
         if score.speed != "latency" or "ratio/its" in found.metrics:
-            measurement.grade(found, baseline, score)
+            measurement.grade(found, baseline, score, self.limits)
         else:
             found.metrics["validation/score/ocs"] = 0.0  # outside a limit: never ranked by it
         if made.seconds is not None:

@@ -160,13 +160,14 @@ def test_another_trial_under_the_same_label_may_be_second(trials, compared):
     assert "The second, trial-7, has OCS 9.10" in text
 
 
-def test_with_limits_beyond_the_drop_only_trials_stand_second(written, compared):
+def test_a_candidate_of_the_recipe_stands_second_where_it_keeps_the_limits(written, compared):
     compared.loc[compared["name"] == "int8", "validation/score/ocs"] = 9.4
     few = read(written.rows[:2], [1, 0], {}, 2)
-    loose = summary(ABOUT, few, compared, Winner("trial-1", "why"), **BASIS)
-    assert "The second, int8," in loose
-    strict = summary(ABOUT, few, compared, Winner("trial-1", "why", of_trials=True), **BASIS)
-    assert "The second, trial-0," in strict
+    kept = summary(ABOUT, few, compared, Winner("trial-1", "why"), **BASIS)
+    assert "The second, int8," in kept
+    compared.loc[compared["name"] == "int8", "validation/score/feasible"] = 0.0
+    broken = summary(ABOUT, few, compared, Winner("trial-1", "why"), **BASIS)
+    assert "The second, trial-0," in broken
 
 
 def test_a_winner_that_test_does_not_confirm(trials, compared):
@@ -176,11 +177,10 @@ def test_a_winner_that_test_does_not_confirm(trials, compared):
 
 
 def test_nothing_feasible(hopeless, compared):
-    first = lines_of(summary(ABOUT, hopeless, compared, None, **BASIS))[0]
-    assert first.startswith(
-        "**Nothing is within the constraint**, and nothing was registered; trial-0, `chain-0`, "
-        "violates it least and has a drop of 2.00 points: max_drop_points by 1.00"
-    )
+    why = "int8 violates least (max_disk_mib by 1.19 of the limit)"
+    first = lines_of(summary(ABOUT, hopeless, compared, None, reason=why, **BASIS))[0]
+    assert first.startswith("**Nothing is within the constraint**, and nothing was registered")
+    assert why in first
 
 
 def test_a_long_search_fits_into_a_tag(written, compared):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from netzip_mlflow.scoring import Constraints, violation
+from netzip_mlflow.scoring import Constraints, verdict, violation
 
 PLAIN = {"size/disk_bytes": 4 * 2**20, "speed/latency_ms": 10.0}
 SMALL = {
@@ -45,8 +45,10 @@ def test_excess_over_the_limit_in_its_scale(limits, expected):
 @pytest.mark.parametrize("limit", [0.0, 0.05, 1.0])
 def test_the_drop_alone_agrees_with_the_verdict(drop, limit):
     row = {"validation/accuracy/drop_points": drop}
-    found = Constraints(limit).violations(PLAIN, row)["max_drop_points"]
-    assert max(found, 0.0) == pytest.approx(violation(drop, limit))
+    found = violation(Constraints(limit).violations(PLAIN, row))
+    judged = verdict({}, row, Constraints(limit), split="validation")
+    assert (judged.feasible, judged.violation) == (found == 0, found)
+    assert found == pytest.approx(max(0.0, drop - limit) / max(limit, 0.1), abs=1e-9)
 
 
 def test_what_is_missing_is_infinitely_far():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netzip_mlflow.errors import InputError
-from netzip_mlflow.scoring import verdict, violation
+from netzip_mlflow.scoring import Constraints, verdict, violation
 
 GOOD = {
     "accuracy/drop_points": 0.16,
@@ -20,7 +20,11 @@ GOOD = {
 def grade(*, limit=1.0, strict=False, **changes):
     keys = {"drop": "accuracy/drop_points", "high": "accuracy/drop_points_high"}
     row = GOOD | {keys.get(k, f"ratio/{k}"): v for k, v in changes.items()}
-    return verdict(row, max_drop_points=limit, strict=strict)
+    return verdict({}, row, Constraints(limit, strict))
+
+
+def over(drop, limit):
+    return violation(Constraints(limit).violations({}, {"validation/accuracy/drop_points": drop}))
 
 
 @pytest.mark.parametrize(
@@ -36,13 +40,13 @@ def grade(*, limit=1.0, strict=False, **changes):
     ],
 )
 def test_violation(drop, limit, expected):
-    assert violation(drop, limit) == pytest.approx(expected)
+    assert over(drop, limit) == pytest.approx(expected)
 
 
 @given(st.floats(-50, 50), st.floats(-50, 50), st.floats(0, 10))
 def test_violation_never_shrinks_with_the_drop(a, b, limit):
     low, high = sorted((a, b))
-    assert violation(low, limit) <= violation(high, limit)
+    assert over(low, limit) <= over(high, limit)
 
 
 def test_good():
@@ -80,13 +84,13 @@ def test_an_interval_that_contains_one_is_no_measurable_change():
 
 def test_without_an_interval_latency_is_not_judged():
     row = {"accuracy/drop_points": 0.0, "ratio/its": 0.5, "ratio/C": 2.0}
-    found = verdict(row, max_drop_points=1)
+    found = verdict({}, row, Constraints(1.0))
     assert found.grade == "good"
     assert "latency: ratio 0.50 without an interval, not judged" in found.reasons
 
 
 def test_absent_terms_are_not_judged():
-    found = verdict({"accuracy/drop_points": -0.1}, max_drop_points=1)
+    found = verdict({}, {"accuracy/drop_points": -0.1}, Constraints(1.0))
     assert found.reasons == (
         "accuracy rises by 0.10 points, within the limit of 1",
         "nothing improved",
@@ -99,18 +103,31 @@ def test_strict_takes_the_upper_end():
     assert not strict.feasible
     assert strict.violation == pytest.approx((0.41 - 0.3) / 0.3)
     with pytest.raises(InputError, match="drop_points_high"):
-        verdict({"accuracy/drop_points": 0.1}, max_drop_points=1, strict=True)
+        verdict({}, {"accuracy/drop_points": 0.1}, Constraints(1.0, strict=True))
 
 
 def test_validation_figures_judge_the_selection():
     row = GOOD | {"validation/accuracy/drop_points": 1.4}
-    found = verdict(row, max_drop_points=1, split="validation")
+    found = verdict({}, row, Constraints(1.0), split="validation")
     assert not found.feasible
     assert found.reasons[0] == "validation accuracy falls by 1.40 points, outside the limit of 1"
     with pytest.raises(InputError, match="validation/accuracy/drop_points"):
-        verdict(GOOD, max_drop_points=1, split="validation")
+        verdict({}, GOOD, Constraints(1.0), split="validation")
 
 
 def test_a_drop_that_is_not_finite():
     with pytest.raises(InputError, match="nan"):
         grade(drop=float("nan"))
+
+
+def test_every_limit_counts_and_is_said():
+    limits = Constraints(1.0, max_disk_mib=0.5, min_speedup=2.0)
+    found = verdict({"size/disk_bytes": 2**22}, GOOD | {"size/disk_bytes": 2**20}, limits)
+    assert (found.grade, found.feasible, found.violation) == ("poor", False, 1.0)
+    assert "max_disk_mib: 1, outside the limit of 0.5" in found.reasons
+    assert "min_speedup: 2.24, within the limit of 2" in found.reasons
+
+
+def test_a_limited_figure_that_is_missing_is_not_kept():
+    found = verdict({}, GOOD, Constraints(1.0, min_agreement=0.9))
+    assert (found.feasible, found.violation) == (False, float("inf"))

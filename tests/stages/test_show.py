@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from netzip_mlflow.report.searched import Winner
-from netzip_mlflow.scoring import Basis
+from netzip_mlflow.scoring import Basis, Choice
 from netzip_mlflow.stages import score, show
 from netzip_mlflow.stages.found import Found
 
@@ -50,14 +51,17 @@ def test_a_search_says_which_model_was_registered_and_why(compressed):
         "highest OCS on validation; it is the recipe's own candidate, which lies outside the space"
     )
     won = Winner("int8", why, "models:/small@best-ocs")
-    given = ("mine", "sqlite:///s.db", 3, True, 8, compressed.outcome)
+    given = ("mine", "sqlite:///s.db", 3, 8, compressed.outcome)
     *_, study, end = show.search_text(Found(*given, won), "sqlite:////m.db").splitlines()
-    assert study == "study mine: 8 trials; best feasible: trial 3"
+    assert study == "study mine: 8 trials; best: trial 3"
     assert end == f"registered as models:/small@best-ocs: int8, {why}"
-    given = ("mine", "sqlite:///s.db", 3, False, 8, compressed.outcome)
-    *_, study, end = show.search_text(Found(*given), "sqlite:////m.db").splitlines()
-    assert study == "study mine: 8 trials; none feasible; the least violating: trial 3"
-    assert end == "no model was registered"
+    nothing = replace(compressed.outcome, choice=Choice(None, "int8", "int8 violates least"))
+    lost = Found("mine", "sqlite:///s.db", None, 8, nothing)
+    *_, study, end = show.search_text(lost, "sqlite:////m.db").splitlines()
+    assert study == "study mine: 8 trials", "it is the recipe's own candidate"
+    assert end == "nothing keeps every limit, no model was registered: int8 violates least"
+    told = show.search_object(lost)
+    assert (told["best"], told["feasible"], told["trial"]) == (None, False, None)
 
 
 def test_a_table_scored_with_a_term_missing(tmp_path):
