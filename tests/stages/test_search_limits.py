@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
 from netzip_mlflow.search import told
-from netzip_mlflow.stages import measurement
+from netzip_mlflow.stages import measurement, show
 
 
 def test_what_was_skipped_could_not_have_won(searched):
@@ -28,15 +29,73 @@ def test_what_was_skipped_could_not_have_won(searched):
     assert {t.constraints["bound"] for t in told.ended(study)} == {0.0}
 
 
-def test_an_impossible_limit_names_the_one_that_violates_least(searched, client):
-    found = searched(
-        "score.max_drop_points=0", "search.limits.max_disk_mib=0.0001", "search.trials=3"
-    )
-    assert not found.feasible
-    assert client.search_registered_models() == [], "what keeps no limit is not registered"
-    assert found.trial == told.ranked(told.ended(searched.study(found)))[0].number
-    with pytest.raises(ValueError, match="feasible"):
-        _ = searched.study(found).best_trial
+class TestOneWinner:
+    """The comparison, the object for machines, the parent, each run and the registry agree."""
+
+    # smaller files count for nothing: int8 beats what is stored in fewer bits
+    LOOSE = ("score.max_drop_points=100", "score.weights.C=0", "search.trials=1", "search.keep=1")
+    FEWER_BITS = "search.space=[{ptq: {bits: [4, 2]}}]"
+
+    def best(self, searched, client, found) -> str | None:
+        """The name that all of them give."""
+        shown = show.search_object(found)
+        parent = client.get_run(found.outcome.run_id).data
+        runs = {n: run.data.metrics for n, run in searched.runs(found).items() if n != "baseline"}
+        within = {n for n, m in runs.items() if m.get("validation/score/feasible") == 1}
+        assert shown["feasible"] == (shown["best"] is not None) == bool(within)
+        assert parent.tags["netzip.best"] == (shown["best"] or "")
+        page = client.download_artifacts(found.outcome.run_id, "report.html")
+        assert "max_disk_mib" in Path(page).read_text(encoding="utf-8"), "the report names it"
+        table = pd.read_csv(client.download_artifacts(found.outcome.run_id, "comparison.csv"))
+        listed = table[(table["kind"] != "baseline") & (table["validation/score/feasible"] > 0)]
+        if shown["best"] is None:
+            assert client.search_registered_models() == []
+            assert not listed["name"].tolist()
+            return None
+        assert listed["name"].tolist()[0] == shown["best"]
+        version = client.get_model_version_by_alias("small-search", "best-ocs")
+        assert client.get_run(version.run_id).info.run_name == shown["best"] == found.winner.name
+        named = client.get_run(version.run_id).data.metrics
+        assert parent.metrics["best/score/ocs"] == named["score/ocs"]
+        return shown["best"]
+
+    def test_where_only_a_trial_keeps_the_limit(self, searched, client):
+        only = ("candidates={int8: [ptq]}", self.FEWER_BITS, "search.limits.max_disk_mib=0.045")
+        found = searched(*self.LOOSE, *only)
+        assert self.best(searched, client, found) == "trial-0"
+        assert found.trial == 0
+        int8 = searched.runs(found)["int8"].data
+        assert int8.metrics["validation/score/feasible"] == int8.metrics["score/feasible"] == 0
+        size = int8.metrics["size/disk_bytes"] / 2**20
+        excess = (size - 0.045) / 0.045
+        assert int8.metrics["validation/score/violation"] == pytest.approx(excess)
+        assert int8.tags["netzip.verdict"] == "poor"
+        assert "outside the limit of 0.045" in int8.tags["netzip.reason"]
+        note = client.get_run(found.outcome.run_id).data.tags["mlflow.note.content"]
+        assert "max_disk_mib 0.045" in note
+
+    def test_where_the_recipe_s_own_candidate_keeps_it_best(self, searched, client):
+        space = "search.space=[{prune_random: {ratio: [0.1, 0.2]}}, {half: {}}]"
+        only = ("candidates={int8: [ptq]}", space, "search.limits.max_disk_mib=1")
+        found = searched(*self.LOOSE, *only)
+        assert self.best(searched, client, found) == "int8"
+        assert found.trial is None, "no trial has made it"
+
+    def test_where_nothing_keeps_it(self, searched, client):
+        impossible = "search.limits.max_disk_mib=0.0001"
+        found = searched("score.max_drop_points=0", impossible, "search.trials=3", "search.keep=3")
+        assert self.best(searched, client, found) is None
+        violations = {
+            c.name: client.get_run(c.run.id).data.metrics["validation/score/violation"]
+            for c in found.outcome.candidates[1:]
+        }
+        choice = found.outcome.choice
+        assert choice.least_violating == min(violations, key=violations.__getitem__)
+        assert "max_disk_mib by" in choice.reason
+        note = client.get_run(found.outcome.run_id).data.tags["mlflow.note.content"]
+        assert note.startswith("**Nothing is within the constraint**")
+        with pytest.raises(ValueError, match="feasible"):
+            _ = searched.study(found).best_trial
 
 
 class TestBeforeItsTraining:
