@@ -21,15 +21,16 @@ BESIDE = frozenset({"__main__.py", "cli", "report", "scoring", "server", "stages
 
 
 @functools.cache
-def package_digest() -> str:
-    """SHA-256 of this package's own source files, those left out that change no result."""
+def package_digest(beside: frozenset[str] = BESIDE) -> str:
+    """SHA-256 of this package's own source files, without those that change no result."""
     root = Path(__file__).parents[1]
-    files = [f for f in root.rglob("*.py") if f.relative_to(root).parts[0] not in BESIDE]
+    files = [f for f in root.rglob("*.py") if f.relative_to(root).parts[0] not in beside]
     return _digest({f.relative_to(root).as_posix(): f for f in files})
 
 
 def source_digest(found: type | Callable[..., Any]) -> str | None:
-    """SHA-256 of a user's file and of all files of theirs that it imports, functions included.
+    """SHA-256 of a user's file and of all files of theirs that it imports, functions included,
+    wherever they lie.
 
     Installed packages and the standard library are left out, but for the package that `found`
     itself is in. None where the source does not determine what is called: it has no file, it was
@@ -43,7 +44,7 @@ def source_digest(found: type | Callable[..., Any]) -> str | None:
         if "<" in found.__qualname__ or not all(c in compiled for c in _loaded(found, file)):
             return None
         top = found.__module__.partition(".")[0]
-        return _digest({str(f): f for f in _closure(file, found.__module__, top)})
+        return _digest({name: f for f, name in _closure(file, found.__module__, top).items()})
     except (OSError, TypeError, ValueError, SyntaxError):
         return None
 
@@ -70,15 +71,15 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def _closure(file: Path, module: str, top: str) -> set[Path]:
-    """The file and what it imports, at any depth and anywhere in it."""
-    seen: set[Path] = set()
+def _closure(file: Path, module: str, top: str) -> dict[Path, str]:
+    """The file and what it imports, at any depth and anywhere in it, with their modules' names."""
+    seen: dict[Path, str] = {}
     waiting = [(file, module)]
     while waiting:
         file, module = waiting.pop()
         if file in seen:
             continue
-        seen.add(file)
+        seen[file] = module
         package = module if file.name == "__init__.py" else module.rpartition(".")[0]
         for name in _imported(ast.parse(file.read_text(encoding="utf-8")), package):
             origin = _origin(name, top)

@@ -33,7 +33,7 @@ from netzip_mlflow.cli.arguments import (
     read_recipe,
 )
 from netzip_mlflow.databases import without_password
-from netzip_mlflow.errors import InputError
+from netzip_mlflow.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
@@ -143,6 +143,9 @@ def search(
     storage: Annotated[
         str, typer.Option(help="the study's database (default: sqlite beside the tracking store)")
     ] = "",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="forget the trials of --study, and begin it again")
+    ] = False,
     experiment: ExperimentOption = None,
     tracking_uri: UriOption = None,
     seed: SeedOption = None,
@@ -155,6 +158,8 @@ def search(
     """Search for the best OCS within the constraint; the winner is measured on test."""
     at_once = count("--workers", workers or "1")
     check_engine(engine or "local", at_once)
+    if restart and not study:
+        raise InputError(Problem("--restart", "no study is named", "with --study NAME"))
     store = None if dry_run else open_store(tracking_uri)
     given = {
         "search.trials": trials,
@@ -175,7 +180,9 @@ def search(
     with _options(experiment, store, quiet, cache=not no_cache) as options:
         from netzip_mlflow.stages.search import Request, search_recipe
 
-        request = Request(study or None, storage or None, at_once, engine or "local")
+        request = Request(
+            study or None, storage or None, at_once, engine or "local", restart=restart
+        )
         found = search_recipe(loaded, options, request)
     if found is None:
         typer.echo(f"{study}: led by another process, which compares and reports")

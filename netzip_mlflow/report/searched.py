@@ -76,7 +76,7 @@ def duration(seconds: float) -> str:
 def resume(command: str, study: str, storage: str) -> str:
     """The command that was given, with the study and its database named.
 
-    >>> resume("netzip search r.yaml --study=old --trials 9", "mine", "sqlite:///s.db")
+    >>> resume("netzip search r.yaml --study=old --restart --trials 9", "mine", "sqlite:///s.db")
     'netzip search r.yaml --trials 9 --study mine --storage sqlite:///s.db'
     """
     given = shlex.split(command) or ["netzip", "search", "RECIPE"]
@@ -86,7 +86,7 @@ def resume(command: str, study: str, storage: str) -> str:
             skip = False
         elif part in ("--study", "--storage"):
             skip = True
-        elif not part.startswith(("--study=", "--storage=")):
+        elif not part.startswith(("--study=", "--storage=", "--restart")):
             kept.append(part)
     return shlex.join([*kept, "--study", study, "--storage", storage])
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from netzip_mlflow.search.study import dead, me
+from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.search.study import dead, me, unanswered
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Leader", "leader", "leader_or_claim", "leading"]
+__all__ = ["Leader", "claim", "following", "leader", "leader_or_claim", "leading", "led"]
 
 ATTRIBUTE = "netzip.leader"
 SIGN_S, SILENT_S, POLL_S = 20.0, 120.0, 0.5
 SETTLE_S = 1.0  # in which everyone who saw no leader has written their own name
+LOOK_S = 2.0  # between looks of a helper
+RETRY_S = 2.0  # after a sign of life that the database did not take
 
 
 @dataclass(frozen=True)
@@ -29,27 +32,41 @@ class Leader:
     baseline: str
 
 
+def led(study: optuna.Study) -> bool:
+    """Whether a process leads a study now, or has claimed it."""
+    sign = study.user_attrs.get(ATTRIBUTE)
+    return bool(sign) and not _gone(sign)
+
+
 def leader(study: optuna.Study) -> Leader | None:
     """Who leads a study now; None where nobody does, or whoever did is gone. One that has no
     baseline yet is waited for."""
-    while True:
-        known = study.user_attrs.get(ATTRIBUTE)
-        if not known or dead(known["owner"]) or time.time() - known["seen"] > SILENT_S:
-            return None
-        if known["baseline"]:
-            return Leader(known["run"], known["baseline"])
+    while led(study):
+        sign = study.user_attrs.get(ATTRIBUTE) or {}
+        if sign.get("baseline"):
+            return Leader(sign["run"], sign["baseline"])
         time.sleep(POLL_S)
+    return None
 
 
 def leader_or_claim(study: optuna.Study) -> Leader | None:
     """Who leads a study; None where this process is to, and has its name there until `leading`
     gives signs of life. Of several that begin at the same time the last one to write it leads."""
     while (known := leader(study)) is None:
-        _sign(study, "", "")
-        time.sleep(SETTLE_S)
-        if study.user_attrs[ATTRIBUTE]["owner"] == me():
+        if claim(study):
             return None
     return known
+
+
+def claim(study: optuna.Study) -> bool:
+    """Write this process's name as the leader's; whether no other has done so after it."""
+    _sign(study, "", "")
+    time.sleep(SETTLE_S)
+    return study.user_attrs[ATTRIBUTE]["owner"] == me()
+
+
+def _gone(sign: Mapping[str, Any]) -> bool:
+    return dead(sign["owner"]) or time.time() - sign["seen"] > SILENT_S
 
 
 def _sign(study: optuna.Study, run: str, baseline: str) -> None:
@@ -59,8 +76,9 @@ def _sign(study: optuna.Study, run: str, baseline: str) -> None:
 
 @contextlib.contextmanager
 def leading(study: optuna.Study) -> Iterator[Callable[[str, str], None]]:
-    """Lead a study while the block lasts; a thread gives signs of life. Gives what is to be called
-    with both runs' ids when others may begin to help."""
+    """Lead a study while the block lasts; a thread gives signs of life, as soon as it can where the
+    database does not take one. Gives what is to be called with both runs' ids when others may begin
+    to help."""
     over, lock = threading.Event(), threading.Lock()
     runs = {"run": "", "baseline": ""}
 
@@ -70,8 +88,13 @@ def leading(study: optuna.Study) -> Iterator[Callable[[str, str], None]]:
             _sign(study, **runs)
 
     def live() -> None:
-        while not over.wait(SIGN_S):
-            sign()
+        wait = SIGN_S
+        while not over.wait(wait):
+            try:
+                sign()
+                wait = SIGN_S
+            except unanswered():
+                wait = RETRY_S
 
     sign()
     thread = threading.Thread(target=live, daemon=True)
@@ -81,4 +104,45 @@ def leading(study: optuna.Study) -> Iterator[Callable[[str, str], None]]:
     finally:
         over.set()
         thread.join()
-        study.set_user_attr(ATTRIBUTE, None)
+        with contextlib.suppress(*unanswered()):  # then its process or its silence says it
+            study.set_user_attr(ATTRIBUTE, None)
+
+
+@contextlib.contextmanager
+def following(study: optuna.Study, stop: Callable[[], None]) -> Iterator[None]:
+    """Help whoever leads a study while the block lasts; a thread calls `stop` when nobody does.
+
+    Silence is told by this process's clock, which two machines need not share.
+
+    Raises:
+        NetzipError: at the end of the block, when the leader is gone without a word.
+    """
+    over, lost = threading.Event(), threading.Event()
+    first = study.user_attrs.get(ATTRIBUTE) or {}
+
+    def watch() -> None:
+        last, since = first, time.monotonic()
+        while not over.wait(LOOK_S):
+            with contextlib.suppress(*unanswered()):
+                sign = study.user_attrs.get(ATTRIBUTE)
+                if sign != last:
+                    last, since = sign, time.monotonic()
+                silent = time.monotonic() - since > SILENT_S
+                if sign and (silent or dead(sign["owner"]) or sign["owner"] != first.get("owner")):
+                    lost.set()
+                if not sign or lost.is_set():
+                    stop()
+                    return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    if lost.is_set():
+        raise NetzipError(
+            f"study {study.study_name!r}: the process that led it is gone; the trial at work waits "
+            "again, and the same command goes on with the study"
+        )

@@ -32,7 +32,6 @@ __all__ = [
     "GivenBack",
     "Planned",
     "Progress",
-    "bind",
     "create",
     "ends_slot",
     "open_storage",
@@ -40,12 +39,13 @@ __all__ = [
     "progress",
     "reclaim",
     "sampler",
+    "unanswered",
     "work",
 ]
 
-SLOT, NAME, ATTEMPT, BLAMELESS, OWNER, ERROR, RECIPE, PLANNED = (
+SLOT, NAME, ATTEMPT, BLAMELESS, OWNER, ERROR, PLANNED = (
     f"netzip.{part}"
-    for part in ("slot", "name", "attempt", "blameless", "owner", "error", "recipe", "planned")
+    for part in ("slot", "name", "attempt", "blameless", "owner", "error", "planned")
 )
 ATTEMPTS = 3  # of a slot whose processes die
 HEARTBEAT_S, GRACE_S = 30, 600  # a machine that is suspended for less goes on
@@ -157,19 +157,6 @@ def create(storage: RDBStorage, name: str, objectives: int = 1) -> optuna.Study:
     return study
 
 
-def bind(study: optuna.Study, recipe: str) -> None:
-    """Have a study belong to a recipe, by its digest.
-
-    Raises:
-        InputError: it belongs to another one, whose trials do not compare.
-    """
-    known = study.user_attrs.get(RECIPE, recipe)
-    if known != recipe:
-        what = f"was begun with another recipe, or other overrides (digest {known}, now {recipe})"
-        raise InputError(Problem(f"study {study.study_name!r}", what, "the same, or another name"))
-    study.set_user_attr(RECIPE, recipe)
-
-
 def sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     """Optuna's sampler by the recipe's name for it."""
     from optuna import samplers
@@ -249,21 +236,26 @@ def work(
     that has ended, when the database knows it.
 
     Raises:
-        GivenBack, KeyboardInterrupt: and everything else that is no `Failed`; the slot waits again.
+        GivenBack: and everything else that is no `Failed`; the slot waits again. What ends the
+            process (Ctrl-C, SIGTERM) and `GivenBack` cost it no attempt.
     """
     from optuna.trial import TrialState
+
+    taken: list[optuna.Trial] = []  # the one at work
 
     def owned(trial: optuna.Trial) -> float | Sequence[float]:
         if SLOT not in trial.user_attrs:  # the last one that waited went to another worker
             raise _Surplus
-        trial.set_user_attr(OWNER, me())
+        taken.append(trial)
         try:
+            trial.set_user_attr(OWNER, me())
             return objective(trial)
         except Failed as error:
             trial.set_user_attr(ERROR, str(error)[:2000])
             raise
-        except (GivenBack, KeyboardInterrupt):
-            trial.set_user_attr(BLAMELESS, True)
+        except BaseException as stop:
+            if _blameless(stop):
+                trial.set_user_attr(BLAMELESS, True)
             raise
 
     def ended(_study: optuna.Study, trial: FrozenTrial) -> None:
@@ -271,11 +263,24 @@ def work(
             after(trial)
 
     while go_on() and study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+        taken.clear()
         try:
             study.optimize(owned, n_trials=1, catch=(Failed, _Surplus), callbacks=[ended])
-        except BaseException:
+        except BaseException as error:
+            signal = _signal(error)
+            _leave(study, taken, signal or error)
             plan(study, 0)
+            if signal is not None:
+                raise signal from error
             raise
+
+
+def unanswered() -> tuple[type[Exception], ...]:
+    """What a database raises that does not take a call now, and may take it later."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return StorageInternalError, SQLAlchemyError
 
 
 @contextlib.contextmanager
@@ -303,6 +308,30 @@ def _one_writer_at_a_time(engine: Engine) -> None:
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
     engine.dispose()  # connections that were made before
+
+
+def _leave(study: optuna.Study, taken: Sequence[optuna.Trial], stop: BaseException) -> None:
+    """Tell that trials are not at work any more; of what ends a process Optuna tells Ctrl-C."""
+    from optuna.trial import TrialState
+
+    running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+    left = {trial.number for trial in running}
+    for trial in taken:
+        if trial.number in left:
+            if _blameless(stop):
+                trial.set_user_attr(BLAMELESS, True)
+            study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _signal(error: BaseException) -> BaseException | None:
+    """What ends the process, where Optuna stumbled over it while it told a result."""
+    before = error.__context__
+    return None if before is None or isinstance(before, Exception) else before
+
+
+def _blameless(stop: BaseException) -> bool:
+    """Whether a trial ends through no fault of its own: its time is over, or its process ends."""
+    return isinstance(stop, GivenBack) or not isinstance(stop, Exception)
 
 
 class _Surplus(Exception):

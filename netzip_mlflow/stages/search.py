@@ -18,10 +18,11 @@ from netzip_mlflow.cache import StageCache
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.deployable import Exports
 from netzip_mlflow.recipe import SearchSpec
+from netzip_mlflow.search import binding
 from netzip_mlflow.search import study as studies
-from netzip_mlflow.search.leader import leader, leader_or_claim, leading
+from netzip_mlflow.search.leader import following, leader, leader_or_claim, leading
 from netzip_mlflow.search.quiet import Quiet
-from netzip_mlflow.stages import candidates, compress, ray_engine, searched
+from netzip_mlflow.stages import candidates, compress, provenance, ray_engine, searched
 from netzip_mlflow.stages.crew import Crew, crew
 from netzip_mlflow.stages.found import Found, finish
 from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
@@ -50,13 +51,14 @@ LOCKS = Path(tempfile.gettempdir()) / f"netzip-{getpass.getuser()}"
 @dataclass(frozen=True)
 class Request:
     """What the command line adds to the recipe's search section. `most`: help whoever leads the
-    study with so many trials, and lead it never."""
+    study with so many trials, and lead it never. `restart`: forget the trials that it has."""
 
     study: str | None = None
     storage: str | None = None
     workers: int = 1
     engine: str = "local"
     most: int | None = None
+    restart: bool = False
 
 
 def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found | None:
@@ -74,11 +76,15 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
     storage = studies.open_storage(url)
     task = open_task(recipe.task, recipe.data, recipe.seed)
     name = request.study or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    parts = provenance.parts(recipe, task, options.say)
+    if request.restart:
+        binding.start_over(storage, name)
     study = studies.create(storage, name, max(1, len(spec.objectives)))
-    studies.bind(study, _digest(recipe))
+    binding.bind(study, parts)
     end = time.monotonic() + (math.inf if spec.timeout is None else spec.timeout)
     if request.most is None:
         led = leader_or_claim(study)
+        binding.bind(study, parts)  # of several that began at once one has bound it
     else:
         led = leader(study) if studies.progress(study).waiting else None
         if led is None:
@@ -96,6 +102,7 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
             describe_recipe(work.run, recipe, task)
             exports = Exports()
             origin = baseline(work, recipe, task, network, exports)
+            _bind(study, origin)
             candidates.inspect_and_judge(work, origin, None, recipe, task)
             trials = _trials(work, recipe, task, origin, exports, study, end)
             state = studies.plan(study, spec.trials, functools.partial(first, trials))
@@ -122,10 +129,20 @@ def _help(
     """Make trials of a study that another process leads."""
     spec, exports = recipe.search or SearchSpec(), Exports()
     origin = joined_baseline(work, recipe, task, led.baseline, exports)
+    _bind(study, origin)
     study.sampler = studies.sampler(spec.sampler, (recipe.seed + os.getpid()) % 2**31)
     trials = _trials(work, recipe, task, origin, exports, study, end)
-    with contextlib.suppress(studies.GivenBack):
+
+    def stop() -> None:
+        trials.end = -math.inf
+
+    with following(study, stop), contextlib.suppress(studies.GivenBack):
         _walk(work, trials, most)
+
+
+def _bind(study: optuna.Study, origin: Candidate) -> None:
+    assert origin.twin is not None  # noqa: S101 (the baseline has one)
+    binding.bind_baseline(study, origin.twin.digest())
 
 
 def _helpers(
@@ -158,14 +175,6 @@ def _trials(
         Quiet(LOCKS),
         end,
     )
-
-
-def _digest(recipe: Recipe) -> str:
-    """Of all that a study's figures hang on; how long it goes on may change."""
-    spec = (recipe.search or SearchSpec()).model_copy(
-        update={"trials": 1, "timeout": None, "trial_timeout": None}
-    )
-    return recipe.model_copy(update={"search": spec}).digest()
 
 
 def _lead(work: Job, trials: Trials, helpers: Crew | ray_engine.Tasks) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.stages.candidates import Candidate
     from netzip_mlflow.tasks import Task
 
-__all__ = ["baseline", "joined_baseline", "prepare", "train"]
+__all__ = ["baseline", "from_uri", "joined_baseline", "prepare", "train"]
 
 
 def train(recipe: Recipe, options: Options) -> Candidate:
@@ -102,7 +102,7 @@ def prepare(recipe: Recipe, task: Task) -> Twin:
         training.choose_device(recipe.train.device)
     spec = recipe.model
     if spec.uri is not None:
-        return _from_uri(spec.uri, task)
+        return from_uri(spec.uri, task)
     kind, name = ("name", spec.name) if spec.name else ("factory", spec.factory or "")
     architecture = Architecture(kind, name or "", dict(spec.arguments))
     with training.seeded(recipe.seed):
@@ -169,7 +169,12 @@ def _download(work: Job, run_id: str) -> tuple[Path, Path]:
     return model, twin
 
 
-def _from_uri(uri: str, task: Task) -> Twin:
+def from_uri(uri: str, task: Task) -> Twin:
+    """The twin of a logged model.
+
+    Raises:
+        InputError: there is none, or it does not fit the data.
+    """
     import tempfile
 
     from netzip_mlflow.tracking.models import twin_folder

@@ -18,6 +18,7 @@ from netzip_mlflow.search.study import Failed, GivenBack
 from netzip_mlflow.stages import candidates, measurement
 from netzip_mlflow.stages.untrained import Untrained
 from netzip_mlflow.tasks import OutOfReach
+from netzip_mlflow.tracking import Killed
 
 if TYPE_CHECKING:
     import optuna
@@ -102,7 +103,7 @@ class Trials:
             return self._tried(trial, made, chain)
         except TrialPruned:
             raise
-        except (GivenBack, KeyboardInterrupt):
+        except (GivenBack, KeyboardInterrupt, Killed):
             candidates.give_up(made, "not ended: the time was over, or the search was interrupted")
             raise
         except Exception as error:  # a technique may be anyone's code; its run says what

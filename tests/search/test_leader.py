@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import optuna
 import pytest
 
+from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.search import leader as leaders
 from netzip_mlflow.search import study as studies
-from netzip_mlflow.search.leader import Leader, leader, leader_or_claim, leading
+from netzip_mlflow.search.leader import Leader, following, leader, leader_or_claim, leading
 
 GONE = {"host": studies.socket.gethostname(), "pid": 2**22 - 1, "started": 1.0}
 
@@ -60,6 +65,97 @@ def test_it_gives_signs_of_life(study, monkeypatch):
             assert time.monotonic() < end
             time.sleep(0.01)
         assert leader(study) == Leader("r", "b"), "the runs are still named"
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Callable[[], AbstractContextManager[None]]:
+    """While it lasts, the database refuses every sign of life, as one that is down would."""
+
+    @contextlib.contextmanager
+    def fault() -> Iterator[None]:
+        rename = "ALTER TABLE {} RENAME TO {}"
+        names = ("study_user_attributes", "gone")
+        file = sqlite3.connect(tmp_path / "s.db", timeout=30)
+        file.execute(rename.format(*names))
+        yield
+        file.execute(rename.format(*reversed(names)))
+        file.close()
+
+    return fault
+
+
+def test_it_gives_signs_of_life_again_after_the_database_was_down(study, monkeypatch, broken):
+    signs = threading.Semaphore(0)
+    sign = leaders._sign
+
+    def tried(*given: object, **named: object) -> None:
+        try:
+            sign(*given, **named)
+        finally:
+            signs.release()
+
+    monkeypatch.setattr(leaders, "_sign", tried)
+    monkeypatch.setattr(leaders, "SIGN_S", 0.01)
+    monkeypatch.setattr(leaders, "RETRY_S", 0.01)
+    with leading(study) as ready:
+        ready("r", "b")
+        with broken():
+            for _ in range(3 + signs._value):
+                assert signs.acquire(timeout=30), "it gives none any more"
+        before = study.user_attrs[leaders.ATTRIBUTE]["seen"]
+        end = time.monotonic() + 30
+        while study.user_attrs[leaders.ATTRIBUTE]["seen"] <= before:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert leader(study) is None
+
+
+def test_a_database_that_is_down_when_it_ends_does_not_fail_it(study, monkeypatch, broken):
+    with contextlib.ExitStack() as stack, leading(study):
+        stack.enter_context(broken())
+    monkeypatch.setattr(leaders, "SILENT_S", 0.2)
+    assert leader(study) is None, "its silence says it"
+
+
+def follow(study: optuna.Study, change: dict[str, object] | None) -> threading.Event:
+    """Help a leader that leads, and whose sign then changes; whether `stop` is called."""
+    sign = {"owner": studies.me(), "seen": time.time(), "run": "r", "baseline": "b"}
+    study.set_user_attr(leaders.ATTRIBUTE, sign)
+    stopped = threading.Event()
+    with following(study, stopped.set):
+        changed = None if change is None else sign | change
+        study.set_user_attr(leaders.ATTRIBUTE, changed)
+        stopped.wait(1.0 if change == {"seen": 2.0} else 30)
+    return stopped
+
+
+def test_who_helps_ends_with_an_error_where_the_leader_died(study, monkeypatch):
+    monkeypatch.setattr(leaders, "LOOK_S", 0.01)
+    with pytest.raises(NetzipError, match="'s': the process that led it is gone"):
+        follow(study, {"owner": GONE})
+
+
+def test_who_helps_ends_with_an_error_where_the_leader_is_silent(study, monkeypatch):
+    """By the helper's own clock: that of another machine may be years behind."""
+    monkeypatch.setattr(leaders, "LOOK_S", 0.01)
+    assert not follow(study, {"seen": 2.0}).is_set()
+    monkeypatch.setattr(leaders, "SILENT_S", 0.2)
+    with pytest.raises(NetzipError, match="gone"):
+        follow(study, {"seen": 1.0})
+
+
+def test_who_helps_ends_quietly_where_the_leader_has_ended(study, monkeypatch):
+    monkeypatch.setattr(leaders, "LOOK_S", 0.01)
+    assert follow(study, None).is_set()
+
+
+def test_who_helps_goes_on_while_the_database_is_down(study, monkeypatch, broken):
+    monkeypatch.setattr(leaders, "LOOK_S", 0.01)
+    stopped = threading.Event()
+    with leading(study) as ready:
+        ready("r", "b")
+        with following(study, stopped.set), broken():
+            assert not stopped.wait(0.2)
 
 
 def test_of_several_that_begin_at_once_one_leads(tmp_path, monkeypatch):

@@ -189,16 +189,21 @@ def test_a_study_of_something_else_is_refused(study):
         studies.create(study._storage, "other")
 
 
-def test_what_was_given_back_waits_again_however_often(study):
-    """The time of a search may be over many times in the same trial."""
+class Signal(BaseException):
+    """As SIGTERM is raised: Optuna knows nothing of it."""
+
+
+@pytest.mark.parametrize("stop", [GivenBack, KeyboardInterrupt, Signal, SystemExit])
+def test_what_was_given_back_waits_again_however_often(study, stop):
+    """The time of a search may be over, or its process be ended, many times in the same trial."""
     studies.plan(study, 1)
 
     def given_back(trial: optuna.Trial) -> float:
         objective(trial)
-        raise GivenBack
+        raise stop
 
     for _ in range(studies.ATTEMPTS + 2):
-        with pytest.raises(GivenBack):
+        with pytest.raises(stop):
             studies.work(study, given_back)
     assert studies.progress(study) == studies.Progress(planned=1, waiting=1, running=0)
     studies.work(study, objective)
@@ -215,3 +220,23 @@ def test_a_front_is_a_study_of_its_own(tmp_path):
     assert slots(made, TrialState.COMPLETE) == [0, 1, 2]
     with pytest.raises(InputError, match="made by something else"):
         studies.create(storage, "front")
+
+
+def test_a_signal_while_the_result_is_told_spends_no_attempt(study, monkeypatch):
+    """The objective has ended, and the database does not have its value."""
+    studies.plan(study, 1)
+    tell = study._storage.set_trial_state_values
+
+    def interrupted(trial_id, state, values=None):
+        if values is not None:
+            raise Signal
+        return tell(trial_id, state, values)
+
+    for _ in range(studies.ATTEMPTS + 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(study._storage, "set_trial_state_values", interrupted)
+            with pytest.raises(Signal):
+                studies.work(study, objective)
+        assert studies.progress(study) == studies.Progress(planned=1, waiting=1, running=0)
+    studies.work(study, objective)
+    assert slots(study, TrialState.COMPLETE) == [0]
