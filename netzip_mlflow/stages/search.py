@@ -84,18 +84,19 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
     end = time.monotonic() + (math.inf if spec.timeout is None else spec.timeout)
     if request.most is None:
         led = leader_or_claim(study)
-        binding.bind(study, parts)  # of several that began at once one has bound it
     else:
         led = leader(study) if studies.progress(study).waiting else None
         if led is None:
             return None
     if led is not None:
+        binding.bind(study, parts)  # of several that began at once one has bound it
         with job("search", recipe.name, options, tracker, join=led.run) as work:
             _help(work, recipe, task, study, led, end, request.most)
         return None
     if request.engine == "ray":
         ray_engine.connect(url, options.tracking_uri)
     with leading(study) as ready:
+        binding.bind(study, parts)
         network = prepare(recipe, task)
         with job("search", recipe.name, options, tracker) as work:
             work.run.log(tags={"netzip.study": name, "netzip.storage": without_password(url)})

@@ -241,13 +241,15 @@ class Searches:
     options: Options
     folder: Path
 
-    def __call__(self, *overrides: str, study: str | None = None, short: bool = False) -> Found:
+    def __call__(
+        self, *overrides: str, study: str | None = None, short: bool = False, **request: Any
+    ) -> Found:
         """`short`: little is left to compare at the end."""
         from netzip_mlflow.stages.search import Request, search_recipe
 
         less = ("candidates={}", "search.keep=1") if short else ()
         loaded = read_recipe(SMALL_SEARCH, self.folder, *overrides, *less)
-        found = search_recipe(loaded, self.options, Request(study))
+        found = search_recipe(loaded, self.options, Request(study, **request))
         assert found is not None, "nobody else leads it"
         return found
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
+from sklearn.datasets import load_digits
 
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.search import told
 from netzip_mlflow.stages import search as stages_search
 from netzip_mlflow.stages import trial as stages_trial
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
 def test_the_same_command_goes_on_with_a_study(searched, client):
@@ -25,6 +36,126 @@ def test_a_study_of_another_recipe_is_refused_before_any_run(searched):
     searched("search.trials=1", study="mine")
     with pytest.raises(InputError, match="another recipe"):
         searched("search.trials=1", "seed=1", study="mine")
+
+
+class Place:
+    """One machine's copy of the same data and weights, and of a network of the user's own."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder, self.data, self.weights = folder, folder / "d.npz", folder / "w.safetensors"
+        self.code = folder / f"{MODULE}.py"
+        self.code.write_text(NETWORK)
+        self.write_data()
+        self.write_weights(0)
+
+    def write_data(self, **changes: np.ndarray) -> None:
+        digits = load_digits()
+        images = (digits.images * 15).astype(np.uint8)
+        np.savez(self.data, **({"x_train": images, "y_train": digits.target} | changes))
+
+    def write_weights(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        namespace: dict[str, Any] = {}
+        exec(NETWORK, namespace)  # noqa: S102 (ours)
+        save_file(namespace["network"](10).state_dict(), self.weights)
+
+    def changes(self) -> tuple[str, ...]:
+        """The recipe's paths; what stands in sys.path is this place's."""
+        sys.modules.pop(MODULE, None)
+        sys.path[:] = [str(self.folder), *(p for p in sys.path if "place-" not in p)]
+        importlib.invalidate_caches()
+        return (
+            f"data={{name: npz, path: '{self.data}', validation: 0.2, test: 0.2, calibration: 64}}",
+            f"model={{factory: '{MODULE}:network', weights: '{self.weights}'}}",
+            "train=null",
+            "search.space=[{prune_l1: {ratio: [0.1, 0.2, 0.3]}}, {half: {}}]",
+        )
+
+
+MODULE = "network_of_two_places"
+NETWORK = """
+from torch import nn
+
+
+def network(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, num_classes))
+"""
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch) -> tuple[Place, Place]:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return Place(tmp_path / "place-a"), Place(tmp_path / "place-b")
+
+
+def test_two_machines_with_all_files_elsewhere_share_a_study(searched, client, places):
+    here, there = places
+    loose = ("search.trials=2", "score.max_drop_points=100")
+    searched(*here.changes(), "search.trials=1", *loose[1:], study="mine", short=True)
+    found = searched(*there.changes(), *loose, study="mine", short=True)
+    states = [t.state.name for t in searched.study(found).trials]
+    assert states == ["COMPLETE", "COMPLETE"]
+
+    runs = [run.info.run_id for run in all_runs(client)]
+
+    def refusal() -> str:
+        with pytest.raises(InputError) as refused:
+            searched(*there.changes(), *loose, study="mine", short=True)
+        return str(refused.value)
+
+    there.write_data(y_train=np.roll(load_digits().target, 1))
+    assert "was begun with other data: its" in refusal()
+    there.write_data()
+    there.write_weights(1)
+    assert "was begun with other weights: its" in refusal()
+    there.write_weights(0)
+    there.code.write_text(NETWORK.replace("ReLU", "Tanh"))
+    assert f"was begun with other code of {MODULE}:network: its" in refusal()
+    assert [run.info.run_id for run in all_runs(client)] == runs, "before any run exists"
+
+
+def test_a_study_is_started_over(searched, client, places):
+    here, _ = places
+    loose = ("search.trials=1", "score.max_drop_points=100")
+    searched(*here.changes(), *loose, study="mine", short=True)
+    here.write_weights(1)
+    found = searched(*here.changes(), *loose, study="mine", short=True, restart=True)
+    (trial,) = searched.study(found).trials
+    assert client.get_run(trial.user_attrs[told.RUN]).data.tags["netzip.parent"] == (
+        found.outcome.run_id
+    )
+    trials = [run for run in all_runs(client) if run.data.tags["netzip.kind"] == "trial"]
+    assert len(trials) == 2, "what was measured stays in MLflow"
+
+
+def test_trials_against_another_baseline_are_not_ranked_together(searched, client, monkeypatch):
+    """It was trained again, on a machine that computes otherwise, say."""
+    searched("search.trials=1", study="mine", short=True)
+    real = stages_search.baseline
+
+    def other(*given: Any) -> Any:
+        made = real(*given)
+        with torch.no_grad():
+            next(iter(made.twin.model.parameters())).mul_(1.01)
+        return made
+
+    monkeypatch.setattr(stages_search, "baseline", other)
+    with pytest.raises(NetzipError, match="was begun with another baseline"):
+        searched("search.trials=2", study="mine", short=True)
+    parents = [run for run in all_runs(client) if run.data.tags["netzip.kind"] == "search"]
+    assert sorted(run.info.status for run in parents) == ["FAILED", "FINISHED"]
+    trials = [run for run in all_runs(client) if run.data.tags["netzip.kind"] == "trial"]
+    assert len({run.data.tags["netzip.baseline"] for run in trials}) == 1
+    assert {run.data.tags["netzip.parent"] for run in trials} != {
+        run.info.run_id for run in parents if run.info.status == "FAILED"
+    }
+
+
+def all_runs(client: MlflowClient) -> list[Run]:
+    (experiment,) = (e for e in client.search_experiments() if e.name != "Default")
+    return list(client.search_runs([experiment.experiment_id]))
 
 
 def test_a_trial_that_cannot_be_made_fails_and_the_others_go_on(searched, client):
