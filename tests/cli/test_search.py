@@ -42,6 +42,7 @@ class TestBadInput:
             (["--engine", "ray", "--workers", "2"], "--workers: Ray's cluster decides how many"),
             (["--storage", "sqlite:////no/such/place/s.db"], "cannot be used"),
             (["--trials", "many"], "search.trials: 'many' is not allowed"),
+            (["--restart"], "--restart: no study is named; allowed: with --study NAME"),
         ],
     )
     def test_of_the_command(self, netzip, recipe, place, options, says):
@@ -91,7 +92,7 @@ class TestStatus:
         ended = netzip("search", recipe, "--set", SPACE, "--trials", 2, "--json", "--quiet")
         assert ended.status == 3
         found = ended.object
-        assert found["feasible"] is False
+        assert (found["best"], found["feasible"]) == (None, False)
         assert found["trials"] == 2
         names = [c["name"] for c in found["candidates"]]
         assert names[0] == "baseline"
@@ -100,4 +101,4 @@ class TestStatus:
     def test_with_a_limit_that_can_be_kept_it_is_0(self, netzip, recipe):
         ended = netzip(*("search", recipe, "--set", SPACE, "--trials", 2, "--max-drop-points", 100))
         assert ended.status == 0
-        assert "best feasible: trial" in ended.out
+        assert "; best: trial" in ended.out

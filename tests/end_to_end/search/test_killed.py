@@ -8,8 +8,11 @@ import time
 from collections import Counter
 
 import numpy as np
+import psutil
 import pytest
 from optuna.trial import TrialState
+
+from netzip_mlflow.search.study import ATTEMPTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 KILLS = 10
@@ -33,6 +36,42 @@ def test_two_workers_of_which_one_is_killed_make_every_trial_once(search, kill_o
     process = search.start("--workers", "2")
     kill_one(search, process)
     assert process.wait(600) == 0, search.said()[-3000:]
+    search.check()
+
+
+def test_workers_end_when_their_leader_is_killed(search):
+    """They go on with nothing that nobody would compare; the same command does."""
+    process = search.start("--workers", "2")
+    helper = None
+    while helper is None and process.poll() is None:
+        owners = {
+            trial.user_attrs.get("netzip.owner", {}).get("pid")
+            for trial in search.trials(TrialState.RUNNING)
+        }
+        helper = next(iter(owners - {None, process.pid}), None)
+        time.sleep(0.2)
+    assert helper is not None, search.said()[-3000:]
+    worker = psutil.Process(helper)
+    process.kill()
+    process.wait()
+    psutil.wait_procs([worker], timeout=300)
+    assert not worker.is_running()
+    states = Counter(t.state for t in search.trials())
+    assert states[TrialState.RUNNING] <= 1, "the leader's"
+    assert states[TrialState.WAITING] > 0, "it has not made all the others"
+    assert search.start().wait(600) == 0, search.said()[-3000:]
+    search.check()
+
+
+def test_sigterm_in_the_same_trial_again_and_again_loses_it_not(search):
+    for _ in range(ATTEMPTS + 1):
+        process = search.start()
+        while not search.trials(TrialState.RUNNING) and process.poll() is None:
+            time.sleep(0.05)
+        process.terminate()
+        process.wait(120)
+        assert not search.trials(TrialState.RUNNING)
+    assert search.start().wait(600) == 0, search.said()[-3000:]
     search.check()
 
 
