@@ -19,6 +19,9 @@ PACKAGE = "netzip_mlflow"
 # what only starts techniques, or looks at their results
 BESIDE = frozenset({"__main__.py", "cli", "report", "scoring", "server", "stages", "tracking"})
 
+# a user's or a system's own packages lie in none of this interpreter's places
+INSTALLED = frozenset({"site-packages", "dist-packages"})
+
 
 @functools.cache
 def package_digest() -> str:
@@ -123,7 +126,9 @@ def _origin(name: str, top: str) -> Path | None:
 def _is_installed(origin: str | None) -> bool:
     if origin is None:  # a folder without __init__.py
         return False
-    return origin in ("built-in", "frozen") or any(map(Path(origin).is_relative_to, _places()))
+    if origin in ("built-in", "frozen") or INSTALLED & set(Path(origin).parts):
+        return True
+    return any(map(Path(origin).is_relative_to, _places()))
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import warnings
@@ -14,21 +15,24 @@ from netzip_mlflow.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
 
     from netzip_mlflow.tracking.runs import Run
 
 __all__ = [
     "baseline_of",
     "deployable_logger",
-    "download",
-    "find_baseline",
     "local_file",
     "model_file",
     "register",
+    "stored_baselines",
+    "stored_model",
+    "stored_twin",
     "twin_folder",
 ]
 
 MANIFEST, GOLDEN, FILE = "netzip.json", "golden.npz", "model.onnx"
+TWIN_DIGEST = "netzip.twin_digest"  # written last: who has it was stored whole
 
 
 def deployable_logger(folder: Path, name: str) -> Callable[[Run], str]:
@@ -97,40 +101,73 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def find_baseline(client: MlflowClient, experiment_id: str, training_digest: str) -> str | None:
-    """The newest finished baseline run that was trained from the same inputs, or None."""
+def stored_baselines(client: MlflowClient, experiment_id: str, training_digest: str) -> list[str]:
+    """Runs of baselines that the same inputs trained and that were stored whole, the newest first.
+
+    Whatever became of the runs afterwards: a job that is killed has its baseline already.
+    """
     wanted = (
-        "tags.`netzip.kind` = 'baseline' AND attributes.status = 'FINISHED'"
+        f"tags.`netzip.kind` = 'baseline' AND tags.`{TWIN_DIGEST}` != ''"
         f" AND tags.`netzip.training_digest` = '{training_digest}'"
     )
-    found = client.search_runs([experiment_id], wanted, max_results=1, order_by=["start_time DESC"])
-    return found[0].info.run_id if found else None
+    runs = client.search_runs([experiment_id], wanted, max_results=10, order_by=["start_time DESC"])
+    return [run.info.run_id for run in runs]
 
 
-def download(client: MlflowClient, run_id: str, folder: Path) -> tuple[Path, Path | None]:
-    """A run's model folder (model.onnx, netzip.json) and its twin's folder, None where it has none.
+def stored_model(client: MlflowClient, run_id: str, folder: Path) -> Path:
+    """The folder of a run's logged model (model.onnx, extra_files/netzip.json), fetched.
 
     Raises:
-        InputError: the run has no logged model.
+        InputError: there is none, or it is not what was stored.
     """
-    import mlflow.artifacts
+    outputs = _run(client, run_id).outputs
+    if not outputs or not outputs.model_outputs:
+        raise InputError(f"runs:/{run_id}: the run has no logged model")
+    return _fetched_model(f"models:/{outputs.model_outputs[-1].model_id}", folder)
+
+
+def stored_twin(client: MlflowClient, run_id: str, folder: Path) -> tuple[Path, str]:
+    """The folder of a run's twin, fetched, and the twin's digest (empty: none was noted).
+
+    Raises:
+        InputError: there is no such run, or it has no twin.
+    """
+    digest = _run(client, run_id).data.tags.get(TWIN_DIGEST, "")
+    try:
+        if any(item.path == "twin" for item in client.list_artifacts(run_id)):
+            return Path(client.download_artifacts(run_id, "twin", str(folder))), digest
+    except Exception as error:  # noqa: BLE001 (every artifact store raises errors of its own)
+        raise InputError(f"runs:/{run_id}: its twin cannot be fetched: {error}") from None
+    what = "its twin is gone from the artifact store" if digest else "the run has no twin"
+    raise InputError(f"runs:/{run_id}: {what}")
+
+
+def _run(client: MlflowClient, run_id: str) -> MlflowRun:
     from mlflow.exceptions import MlflowException
 
     try:
-        run = client.get_run(run_id)
+        return client.get_run(run_id)
     except MlflowException as error:
         raise InputError(f"runs:/{run_id}: no such run: {error}") from None
-    outputs = run.outputs.model_outputs if run.outputs else []
-    if not outputs:
-        raise InputError(f"runs:/{run_id}: the run has no logged model")
-    model = Path(
-        mlflow.artifacts.download_artifacts(
-            f"models:/{outputs[-1].model_id}", dst_path=str(folder), tracking_uri=None
-        )
-    )
-    if not any(item.path == "twin" for item in client.list_artifacts(run_id)):
-        return model, None
-    return model, Path(client.download_artifacts(run_id, "twin", str(folder)))
+
+
+def _fetched_model(uri: str, folder: Path) -> Path:
+    import mlflow.artifacts
+
+    try:
+        place = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    except Exception as error:  # noqa: BLE001 (every artifact store raises errors of its own)
+        raise InputError(f"{uri}: cannot be fetched: {error}") from None
+    described = place / "extra_files" / MANIFEST
+    if described.is_file() and (place / FILE).is_file():  # else it is a model of another tool
+        digest = hashlib.sha256((place / FILE).read_bytes()).hexdigest()[:16]
+        try:
+            stored = json.loads(described.read_text(encoding="utf-8"))["model_digest"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise InputError(f"{uri}: {MANIFEST} is damaged: {error}") from None
+        if digest != stored:
+            raise InputError(f"{uri}: {FILE} is damaged: its digest is {digest}, not {stored}")
+    return place
 
 
 def model_file(uri: str, folder: Path) -> tuple[Path, str | None]:
@@ -141,17 +178,12 @@ def model_file(uri: str, folder: Path) -> tuple[Path, str | None]:
     """
     if not uri.startswith(("models:/", "runs:/")):
         return local_file(uri), None
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
+    import mlflow
 
-    client = mlflow.MlflowClient()
-    try:
-        if uri.startswith("runs:/"):
-            run_id = uri.removeprefix("runs:/").split("/")[0]
-            return download(client, run_id, folder)[0] / FILE, run_id
-        place = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
-    except (MlflowException, OSError) as error:
-        raise InputError(f"{uri}: cannot be fetched: {error}") from None
+    if uri.startswith("runs:/"):
+        run_id = uri.removeprefix("runs:/").split("/")[0]
+        return stored_model(mlflow.MlflowClient(), run_id, folder) / FILE, run_id
+    place = _fetched_model(uri, folder)
     found = sorted(place.glob("*.onnx"))
     if not found:
         raise InputError(f"{uri}: holds no ONNX file")
@@ -200,8 +232,8 @@ def _source_run(place: Path) -> str | None:
     return None
 
 
-def twin_folder(uri: str, folder: Path) -> Path:
-    """The twin behind a logged model or a run.
+def twin_folder(uri: str, folder: Path) -> tuple[Path, str]:
+    """The twin behind a logged model or a run, as `stored_twin` gives it.
 
     Raises:
         InputError: it has no twin.
@@ -209,10 +241,9 @@ def twin_folder(uri: str, folder: Path) -> Path:
     import mlflow
 
     run_id = model_file(uri, folder)[1]
-    twin = download(mlflow.MlflowClient(), run_id, folder)[1] if run_id else None
-    if twin is None:
+    if run_id is None:
         raise InputError(f"model.uri: {uri} has no twin: only a deployable was logged there")
-    return twin
+    return stored_twin(mlflow.MlflowClient(), run_id, folder)
 
 
 def baseline_of(client: MlflowClient, run_id: str) -> str | None:
