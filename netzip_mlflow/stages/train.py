@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from netzip_mlflow import models, techniques, training
 from netzip_mlflow.cache import keys
 from netzip_mlflow.cache.sources import package_digest
-from netzip_mlflow.deployable import MODEL, Exports, deploy, file_digest
+from netzip_mlflow.deployable import Exports, deploy, file_digest
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.factories import import_function
 from netzip_mlflow.stages import candidates, measurement
@@ -89,7 +89,7 @@ def joined_baseline(
     run = work.run.other("baseline", run_id)
     made = candidates.Candidate("baseline", "fp32", run, candidates.folder(work, "baseline"))
     made.folder.mkdir(parents=True)
-    made.file = stored_model(run.client, run_id, made.folder) / MODEL
+    made.file = stored_model(run.client, run_id, made.folder)
     made.twin = _stored(work, run_id)
     found = made.measured = measurement.inspect(made.name, made.file, recipe.measure)
     wanted = ("validation",)

@@ -115,7 +115,7 @@ def stored_baselines(client: MlflowClient, experiment_id: str, training_digest: 
 
 
 def stored_model(client: MlflowClient, run_id: str, folder: Path) -> Path:
-    """The folder of a run's logged model (model.onnx, extra_files/netzip.json), fetched.
+    """The ONNX file of a run's logged model, fetched; extra_files/netzip.json lies beside it.
 
     Raises:
         InputError: there is none, or it is not what was stored.
@@ -158,16 +158,20 @@ def _fetched_model(uri: str, folder: Path) -> Path:
         place = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
     except Exception as error:  # noqa: BLE001 (every artifact store raises errors of its own)
         raise InputError(f"{uri}: cannot be fetched: {error}") from None
+    files = sorted(place.glob("*.onnx"))
+    if not files:
+        what = "holds no ONNX file" if any(place.iterdir()) else "is gone from the artifact store"
+        raise InputError(f"{uri}: {what}")
     described = place / "extra_files" / MANIFEST
-    if described.is_file() and (place / FILE).is_file():  # else it is a model of another tool
-        digest = hashlib.sha256((place / FILE).read_bytes()).hexdigest()[:16]
+    if described.is_file():  # else it is a model of another tool
+        digest = hashlib.sha256(files[0].read_bytes()).hexdigest()[:16]
         try:
             stored = json.loads(described.read_text(encoding="utf-8"))["model_digest"]
         except (ValueError, LookupError, TypeError) as error:
             raise InputError(f"{uri}: {MANIFEST} is damaged: {error}") from None
         if digest != stored:
             raise InputError(f"{uri}: {FILE} is damaged: its digest is {digest}, not {stored}")
-    return place
+    return files[0]
 
 
 def model_file(uri: str, folder: Path) -> tuple[Path, str | None]:
@@ -182,12 +186,9 @@ def model_file(uri: str, folder: Path) -> tuple[Path, str | None]:
 
     if uri.startswith("runs:/"):
         run_id = uri.removeprefix("runs:/").split("/")[0]
-        return stored_model(mlflow.MlflowClient(), run_id, folder) / FILE, run_id
-    place = _fetched_model(uri, folder)
-    found = sorted(place.glob("*.onnx"))
-    if not found:
-        raise InputError(f"{uri}: holds no ONNX file")
-    return found[0], _source_run(place)
+        return stored_model(mlflow.MlflowClient(), run_id, folder), run_id
+    file = _fetched_model(uri, folder)
+    return file, _source_run(file.parent)
 
 
 def local_file(path: str) -> Path:
