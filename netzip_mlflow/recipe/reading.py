@@ -52,35 +52,20 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any
 
 
 class Loader(yaml.SafeLoader):
-    """Safe YAML that reads keys as texts, refuses one given twice, and reads 1e-3 as a number."""
+    """Safe YAML that refuses a key given twice and reads 1e-3 as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Keys are what was written: 1 and '1' are one key, `010` is not 8, `on` is not true."""
-        seen: set[str] = set()
+        seen: set[Any] = set()
         for key_node, _ in node.value:
-            if key_node.tag == MERGE:
+            if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
-            key = _key(key_node).value
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float):
+                raise yaml.YAMLError(f"key {key!r} is no text, {key_node.start_mark}")
             if key in seen:
                 raise yaml.YAMLError(f"key {key!r} is given twice, {key_node.start_mark}")
             seen.add(key)
-        self.flatten_mapping(node)
-        node.value = [(_key(key_node), value) for key_node, value in node.value]
         return super().construct_mapping(node, deep)
-
-
-MERGE = "tag:yaml.org,2002:merge"
-
-
-def _key(node: yaml.Node) -> yaml.ScalarNode:
-    """A key as the text that stands there.
-
-    Raises:
-        YAMLError: it is a list or a mapping, or carries a tag of someone's own.
-    """
-    if not isinstance(node, yaml.ScalarNode) or not node.tag.startswith("tag:yaml.org,2002:"):
-        raise yaml.YAMLError(f"a key is not a text, {node.start_mark}")
-    return yaml.ScalarNode("tag:yaml.org,2002:str", node.value, node.start_mark, node.end_mark)
 
 
 class Dumper(yaml.SafeDumper):

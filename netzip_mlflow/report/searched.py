@@ -52,12 +52,14 @@ class Winner:
         name: its row's name.
         why: why it is this one.
         registered: its address in the registry, empty where it was not registered.
+        refusal: why it was not.
         of_trials: it could only be a trial: nothing else was judged by every limit.
     """
 
     name: str
     why: str
     registered: str = ""
+    refusal: str = ""
     of_trials: bool = False
 
 
@@ -185,6 +187,8 @@ def _won(parts: Standing, trials: Trials, winner: Winner) -> list[str]:
     row = parts.find(winner.name)
     assert row is not None  # noqa: S101 (it was chosen from the comparison)
     registered = f" Registered as `{winner.registered}`." if winner.registered else ""
+    if winner.refusal:
+        registered = f" Not registered: {winner.refusal}."
     lines = [
         f"**Winner: {winner.name}**, `{text(row, 'chain')}`: {winner.why}.{registered}",
         "",

@@ -61,10 +61,12 @@ def finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) -> 
     winner = next((c for c in outcome.candidates if c.name == wanted and c.measured), None)
     won = None
     if winner is not None and best[0].user_attrs[told.FEASIBLE]:
-        _register(winner, recipe.name)
+        refusal = _register(winner, recipe.name)
+        if refusal:
+            work.say(f"{winner.name} is not registered as {recipe.name}: {refusal}")
         why = _why(trials, winner.name, outcome.choice if known_by_the_drop else None)
-        address = f"models:/{recipe.name}@{ALIAS}"
-        won = Winner(winner.name, why, address, of_trials=not known_by_the_drop)
+        address = "" if refusal else f"models:/{recipe.name}@{ALIAS}"
+        won = Winner(winner.name, why, address, refusal, of_trials=not known_by_the_drop)
     searched.conclude(work, trials, outcome, won)
     return Found(
         name,
@@ -89,8 +91,9 @@ def _why(trials: Trials, winner: str, choice: Choice | None) -> str:
     return f"{choice.reason}; it is the recipe's own candidate, {among}"
 
 
-def _register(winner: Candidate, name: str) -> None:
-    """The winner in MLflow's registry, with what a reader of the registry must know of it."""
+def _register(winner: Candidate, name: str) -> str:
+    """The winner in MLflow's registry, with what a reader of the registry must know of it; returns
+    why it is not there, or nothing."""
     found = winner.measured
     assert found is not None  # noqa: S101 (it was chosen by its measurement)
     drop = "accuracy/drop_points"
@@ -108,4 +111,4 @@ def _register(winner: Candidate, name: str) -> None:
         "netzip.terms": found.terms,
     }
     tags = {**shown, **basis, "netzip.chain": winner.chain}
-    register(winner.run, name, ALIAS, tags)
+    return register(winner.run, name, ALIAS, tags)

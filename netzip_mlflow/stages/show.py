@@ -83,11 +83,12 @@ def search_text(found: Found, store: str) -> str:
     what = "best feasible" if found.feasible else "none feasible; the least violating"
     line = f"study {found.study}: {found.trials} trials; {what}: trial {found.trial}"
     won = found.winner
-    end = (
-        "no model was registered"
-        if won is None
-        else f"registered as {won.registered}: {won.name}, {won.why}"
-    )
+    if won is None:
+        end = "no model was registered"
+    elif won.registered:
+        end = f"registered as {won.registered}: {won.name}, {won.why}"
+    else:
+        end = f"not registered ({won.refusal}): {won.name}, {won.why}"
     return f"{compress_text(found.outcome, store)}\n{line}\n{end}"
 
 

@@ -204,20 +204,46 @@ def local_file(path: str) -> Path:
     return file
 
 
-def register(run: Run, name: str, alias: str, tags: Mapping[str, str]) -> None:
-    """A run's logged model as a new version of the registered model `name`, found by `alias`."""
+def register(run: Run, name: str, alias: str, tags: Mapping[str, str]) -> str:
+    """A run's logged model as a new version of the registered model `name`, found by `alias`.
+
+    Returns:
+        Why that is not so, in a line; empty where it is. A refusal harms nothing else.
+    """
+    reasons = ["it waits until the tracking server is back"]
 
     def call() -> None:
-        from mlflow.exceptions import MlflowException
-
-        with contextlib.suppress(MlflowException):  # it is there
-            run.client.create_registered_model(name)
+        if run.model_id is None:
+            reasons[:] = ["its model is not in the store"]
+            return
+        _require_registered_model(run.client, name)
         version = run.client.create_model_version(
             name, f"models:/{run.model_id}", run.id, tags=dict(tags), model_id=run.model_id
         )
         run.client.set_registered_model_alias(name, alias, version.version)
+        reasons.clear()
 
-    run.deferred(call)
+    try:
+        run.deferred(call)
+    except Exception as error:  # noqa: BLE001 (registries are anyone's plugins)
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return " ".join(reasons)
+
+
+def _require_registered_model(client: MlflowClient, name: str) -> None:
+    """Who may add versions to a model that is there need not be allowed to make one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        try:
+            client.create_registered_model(name)
+        except MlflowException as refusal:
+            if refusal.error_code != "RESOURCE_ALREADY_EXISTS":  # another has just made it
+                raise
 
 
 def _source_run(place: Path) -> str | None:

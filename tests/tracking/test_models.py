@@ -168,10 +168,12 @@ def test_a_model_file_that_is_not_what_was_stored(tracker, logged, tmp_path):
 
 def test_artifacts_that_are_gone(tracker, logged, tmp_path):
     shutil.rmtree("mlruns")
+    place = tmp_path / "fetched"
+    place.mkdir()
     with pytest.raises(InputError, match=f"models:/{logged.model_id}: is gone"):
-        models.model_file(f"runs:/{logged.id}", tmp_path)
+        models.model_file(f"runs:/{logged.id}", place)
     with pytest.raises(InputError, match=f"runs:/{logged.id}: its twin is gone"):
-        models.stored_twin(tracker.client, logged.id, tmp_path)
+        models.stored_twin(tracker.client, logged.id, place)
 
 
 def test_a_run_without_a_model_has_none(tracker, tmp_path):
@@ -186,6 +188,51 @@ def test_the_twin_behind_a_model(tracker, logged, folder, tmp_path):
     assert ((place / "twin.json").read_text(), digest) == ("{}", "t1")
     with pytest.raises(InputError, match="has no twin: only a deployable was logged there"):
         models.twin_folder(str(folder), tmp_path)
+
+
+class TestRegister:
+    def test_the_model_under_its_alias_however_often(self, tracker, logged):
+        for version in ("1", "2"):
+            assert models.register(logged, "shipping", "best-ocs", {"netzip.ocs": "3"}) == ""
+            found = tracker.client.get_model_version_by_alias("shipping", "best-ocs")
+            assert (found.version, found.run_id, found.tags) == (
+                version,
+                logged.id,
+                {"netzip.ocs": "3"},
+            )
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            "get_registered_model",
+            "create_registered_model",
+            "create_model_version",
+            "set_registered_model_alias",
+        ],
+    )
+    @pytest.mark.parametrize(
+        "error", [PermissionError("not yours"), Exception("not yours\nat all")]
+    )
+    def test_a_registry_that_refuses_is_said_and_nothing_else(
+        self, tracker, logged, monkeypatch, call, error
+    ):
+        def refuse(*_given, **_named):
+            raise error
+
+        monkeypatch.setattr(tracker.client, call, refuse)
+        assert models.register(logged, "shipping", "best-ocs", {}) == "not yours"
+        assert len(tracker.outbox) == 0
+
+    def test_versions_may_be_added_where_no_model_may_be_made(self, tracker, logged, monkeypatch):
+        tracker.client.create_registered_model("shipping")
+        monkeypatch.delattr(type(tracker.client), "create_registered_model")
+        assert models.register(logged, "shipping", "best-ocs", {}) == ""
+
+    def test_a_model_that_was_not_stored(self, tracker):
+        with tracker.parent("compress", "digits") as parent:
+            run = parent.child("candidate", "small")
+            assert "not in the store" in models.register(run, "shipping", "best-ocs", {})
+        assert tracker.client.search_registered_models() == []
 
 
 def test_which_baseline_a_run_was_measured_against(tracker, logged):
