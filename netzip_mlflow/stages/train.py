@@ -164,7 +164,7 @@ def _start(spec: ModelSpec, network: Twin) -> dict[str, Any]:
 
 
 def _earlier(work: Job, digest: str) -> tuple[str, Twin] | None:
-    """The newest baseline with that digest that can still be read: its run's id and its twin."""
+    """A baseline with that digest that can still be read: its run's id and its twin."""
     from netzip_mlflow.tracking.models import stored_baselines
 
     reasons = []

@@ -102,16 +102,14 @@ def _quiet() -> Iterator[None]:
 
 
 def stored_baselines(client: MlflowClient, experiment_id: str, training_digest: str) -> list[str]:
-    """Runs of baselines that the same inputs trained and that were stored whole, the newest first.
-
-    Whatever became of the runs afterwards: a job that is killed has its baseline already.
-    """
+    """Runs of baselines that the same inputs trained and that were stored whole: the finished ones
+    first, then those whose job was ended later, each the newest first."""
     wanted = (
         f"tags.`netzip.kind` = 'baseline' AND tags.`{TWIN_DIGEST}` != ''"
         f" AND tags.`netzip.training_digest` = '{training_digest}'"
     )
     runs = client.search_runs([experiment_id], wanted, max_results=10, order_by=["start_time DESC"])
-    return [run.info.run_id for run in runs]
+    return [run.info.run_id for run in sorted(runs, key=lambda r: r.info.status != "FINISHED")]
 
 
 def stored_model(client: MlflowClient, run_id: str, folder: Path) -> Path:

@@ -192,11 +192,11 @@ def test_the_twin_behind_a_model(tracker, logged, folder, tmp_path):
 
 class TestRegister:
     def test_the_model_under_its_alias_however_often(self, tracker, logged):
-        for version in ("1", "2"):
+        for number in (1, 2):
             assert models.register(logged, "shipping", "best-ocs", {"netzip.ocs": "3"}) == ""
             found = tracker.client.get_model_version_by_alias("shipping", "best-ocs")
-            assert (found.version, found.run_id, found.tags) == (
-                version,
+            assert (int(found.version), found.run_id, found.tags) == (
+                number,
                 logged.id,
                 {"netzip.ocs": "3"},
             )
@@ -265,9 +265,9 @@ class TestStoredBaselines:
             found[name] = run.info.run_id
         return found
 
-    def test_those_of_the_same_digest_that_are_whole_the_newest_first(self, tracker, made):
+    def test_those_of_the_same_digest_that_are_whole_the_finished_first(self, tracker, made):
         client, home = tracker.client, tracker.experiment_id
-        wanted = [made[name] for name in ("running", "killed", "older")]
+        wanted = [made[name] for name in ("older", "running", "killed")]
         assert models.stored_baselines(client, home, "d1") == wanted
         assert models.stored_baselines(client, home, "d2") == [made["other digest"]]
         assert models.stored_baselines(client, home, "d3") == []
@@ -275,6 +275,6 @@ class TestStoredBaselines:
     def test_only_of_this_experiment_and_none_that_was_deleted(self, tracker, made):
         other = tracker.client.create_experiment("other")
         assert models.stored_baselines(tracker.client, other, "d1") == []
-        tracker.client.delete_run(made["running"])
+        tracker.client.delete_run(made["older"])
         found = models.stored_baselines(tracker.client, tracker.experiment_id, "d1")
-        assert found == [made["killed"], made["older"]]
+        assert found == [made["running"], made["killed"]]
