@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,14 +151,14 @@ def training_digest(recipe: Recipe, task: Task, network: Twin) -> str:
 
 
 def _start(spec: ModelSpec, network: Twin) -> dict[str, Any]:
-    """The network that training starts from: a name of this package's, else by its content, which
-    a registry's alias or a user's function may change; weights by their file's."""
-    if spec.name is not None:
-        given = spec.weights
-        weights = file_digest(Path(given)) if given and given != "pretrained" else given
+    """The network that training starts from: a name of this package's with its weights, else by
+    content, which a registry's alias, a user's function or torchvision may change."""
+    if spec.name is not None and spec.weights != "pretrained":
+        weights = file_digest(Path(spec.weights)) if spec.weights else None
         return spec.model_dump(mode="json") | {"weights": weights}
     made = network.architecture
-    users = [techniques.find(name) for name in sorted({e.technique for e in network.edits})]
+    edited = sorted({edit.technique for edit in network.edits})
+    users: list[Callable[..., Any]] = [techniques.find(name) for name in edited]
     if made is not None and made.kind == "factory":
         users.append(import_function(made.name, "model.factory"))
     return {"digest": network.digest(), "code": [keys.code(each) for each in users]}
