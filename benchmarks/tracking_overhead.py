@@ -77,7 +77,7 @@ def main() -> None:
         (outbox.Outbox, "send"),
         (outbox.Outbox, "flush"),
         (runs.Tracker, "__init__"),
-        (models, "find_baseline"),
+        (models, "stored_baselines"),
     ):
         tracking.wrap(owner, name)
         with_comparison.wrap(owner, name)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.techniques import Context, Technique
     from netzip_mlflow.twin import Twin
 
-__all__ = ["Uncacheable", "answer", "digest", "ingredients"]
+__all__ = ["Uncacheable", "answer", "code", "digest", "ingredients"]
 
 DISTRIBUTION = "netzip-mlflow"
 
@@ -51,7 +51,7 @@ def ingredients(technique: Technique, twin: Twin, context: Context) -> dict[str,
     found = {
         "twin": _network(twin),
         "technique": _technique(technique),
-        "task": _code(type(task)),
+        "task": code(type(task)),
         "train": context.train.digest,
         "calibration": context.calibration.digest,
         "validation": task.split("validation").digest,
@@ -74,7 +74,7 @@ def _network(twin: Twin) -> dict[str, Any]:
         raise Uncacheable("the network came as a plain module, which cannot be rebuilt")
     made = twin.architecture
     factory = made.kind != "name"
-    source = _code(import_function(made.name, "architecture")) if factory else None
+    source = code(import_function(made.name, "architecture")) if factory else None
     # two structures may carry the same weights, where a user's technique changed a layer's settings
     return {"digest": twin.digest(), "answer": answer(twin), "source": source}
 
@@ -98,19 +98,23 @@ def answer(twin: Twin) -> str:
 
 
 def _technique(technique: Technique) -> dict[str, Any]:
-    code = getattr(type(technique), "function", type(technique))  # a user's function, wrapped
+    function = getattr(type(technique), "function", type(technique))  # a user's, wrapped
     parameters = dataclasses.asdict(technique)  # type: ignore[call-overload]
     named = {  # such as distil's student: its text decides the result too
-        key: _code(import_function(value, key))
+        key: code(import_function(value, key))
         for key, value in parameters.items()
         if isinstance(value, str) and FACTORY_PATH.fullmatch(value)
     }
-    found = {"code": _code(code), "label": technique.label(), "parameters": parameters}
+    found = {"code": code(function), "label": technique.label(), "parameters": parameters}
     return found | ({"named": named} if named else {})
 
 
-def _code(found: Any) -> list[str]:
-    """A class or function by name, with the digest of its source where that is not ours."""
+def code(found: Any) -> list[str]:
+    """A class or function by name, with the digest of its source where that is not ours.
+
+    Raises:
+        Uncacheable: no file determines it.
+    """
     name = getattr(found, "__qualname__", repr(found))
     path = f"{found.__module__}:{name}"
     if found.__module__.partition(".")[0] == PACKAGE:

@@ -19,6 +19,7 @@ from netzip_mlflow.errors import InputError, Problem
 from netzip_mlflow.recipe.problems import problem
 from netzip_mlflow.recipe.reading import read
 from netzip_mlflow.recipe.schema import (
+    NAME_LIMIT,
     Augment,
     DataSpec,
     LatencySpec,
@@ -51,7 +52,7 @@ __all__ = [
 ]
 
 CANDIDATE_NAME = re.compile(r"[a-z0-9_-]+")
-RESERVED = "baseline"
+RESERVED = re.compile(r"baseline|trial-[0-9]+")
 
 Check = Callable[[Mapping[str, Any]], Iterable[Problem]]
 
@@ -86,15 +87,19 @@ def _candidate_names(raw: Mapping[str, Any]) -> list[Problem]:
     candidates = raw.get("candidates")
     if not isinstance(candidates, dict):
         return []
-    problems = []
-    for name in candidates:
-        if name == RESERVED:
-            problems.append(Problem(f"candidates.{name}", "the name is reserved"))
-        elif not CANDIDATE_NAME.fullmatch(str(name)):
-            problems.append(
-                Problem(f"candidates.{name}", "not a candidate's name", "letters a-z, 0-9, _ and -")
-            )
-    return problems
+    checked = ((f"candidates.{name}", str(name)) for name in candidates)
+    return [Problem(where, *wrong) for where, name in checked if (wrong := _name_fault(name))]
+
+
+def _name_fault(name: str) -> tuple[str, str] | None:
+    """What is wrong with a candidate's name, and what is allowed."""
+    if RESERVED.fullmatch(name):
+        return "the name is reserved", "any but baseline, and trial-<number> (a search's own)"
+    if not CANDIDATE_NAME.fullmatch(name):
+        return "not a candidate's name", "letters a-z, 0-9, _ and -"
+    if len(name) > NAME_LIMIT:
+        return f"a name of {len(name)} characters", f"{NAME_LIMIT} at most"
+    return None
 
 
 def _without_doubles(unread: list[Problem], further: Iterable[Problem]) -> list[Problem]:

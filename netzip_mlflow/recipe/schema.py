@@ -36,6 +36,9 @@ __all__ = [
     "Weights",
 ]
 
+# of a recipe and of a candidate: a run's name and key, a registered model's name, a file's name;
+# the tightest is MLflow's key recipe/candidates/<name> of 250, but paths on Windows end at 260
+NAME_LIMIT = 100
 MOMENTUM = 0.9
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smh])")
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -281,7 +284,7 @@ class SearchSpec(_Spec):
 class Recipe(_Spec):
     """All that a run depends on; see docs/recipes.md for each key."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=NAME_LIMIT)]
     task: str = "classification"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataSpec

@@ -52,11 +52,13 @@ class Winner:
         name: its row's name.
         why: why it is this one.
         registered: its address in the registry, empty where it was not registered.
+        refusal: why it was not.
     """
 
     name: str
     why: str
     registered: str = ""
+    refusal: str = ""
 
 
 def duration(seconds: float) -> str:
@@ -185,6 +187,8 @@ def _won(parts: Standing, trials: Trials, winner: Winner) -> list[str]:
     row = parts.find(winner.name)
     assert row is not None  # noqa: S101 (it was chosen from the comparison)
     registered = f" Registered as `{winner.registered}`." if winner.registered else ""
+    if winner.refusal:
+        registered = f" Not registered: {winner.refusal}."
     lines = [
         f"**Winner: {winner.name}**, `{text(row, 'chain')}`: {winner.why}.{registered}",
         "",

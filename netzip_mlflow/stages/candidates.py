@@ -20,7 +20,7 @@ from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import thop
 from netzip_mlflow.report import views
 from netzip_mlflow.stages import measurement
-from netzip_mlflow.tracking.models import deployable_logger
+from netzip_mlflow.tracking.models import TWIN_DIGEST, deployable_logger
 from netzip_mlflow.twin import Twin
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = [
     "chained",
     "fail",
     "finish",
+    "folder",
     "give_up",
     "inspect_and_judge",
     "parameters",
@@ -92,7 +93,12 @@ def start(
     kind = "baseline" if name == "baseline" else kind
     colour = {"mlflow.runColor": views.BASELINE_COLOUR} if kind == "baseline" else {}
     run = work.run.child(kind, name, {"netzip.chain": chain, **colour, **(tags or {})})
-    return Candidate(name, chain, run, work.folder / name)
+    return Candidate(name, chain, run, folder(work, name))
+
+
+def folder(work: Job, name: str) -> Path:
+    """Where a candidate's files lie: apart from the parent's, whatever it is called."""
+    return work.folder / "candidates" / name
 
 
 def walk(
@@ -170,6 +176,7 @@ def store(made: Candidate, deployable: Deployable, task: Task) -> None:
     if made.twin is not None and made.twin.architecture is not None:
         made.twin.save(made.folder / "twin")
         made.run.artifact(made.folder / "twin", "twin")
+        tags[TWIN_DIGEST] = made.twin.digest()
     made.run.log(tags=tags)
 
 

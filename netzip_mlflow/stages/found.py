@@ -71,9 +71,11 @@ def finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) -> 
     best_one = next((c for c in outcome.candidates if c.name == choice.best), None)
     winner = None
     if best_one is not None:
-        _register(best_one, recipe.name)
-        address = f"models:/{recipe.name}@{ALIAS}"
-        winner = Winner(best_one.name, _why(trials, best_one.name, choice), address)
+        refusal = _register(best_one, recipe.name)
+        if refusal:
+            work.say(f"{best_one.name} is not registered as {recipe.name}: {refusal}")
+        address = "" if refusal else f"models:/{recipe.name}@{ALIAS}"
+        winner = Winner(best_one.name, _why(trials, best_one.name, choice), address, refusal)
     searched.conclude(work, trials, outcome, winner)
     number = _number(trials, choice.named)
     return Found(name, url, number, studies.progress(trials.study).ended, outcome, winner)
@@ -96,8 +98,9 @@ def _why(trials: Trials, winner: str, choice: Choice) -> str:
     return f"{choice.reason}; it is the recipe's own candidate, {among}"
 
 
-def _register(winner: Candidate, name: str) -> None:
-    """The winner in MLflow's registry, with what a reader of the registry must know of it."""
+def _register(winner: Candidate, name: str) -> str:
+    """The winner in MLflow's registry, with what a reader of the registry must know of it; returns
+    why it is not there, or nothing."""
     found = winner.measured
     assert found is not None  # noqa: S101 (it was chosen by its measurement)
     drop = "accuracy/drop_points"
@@ -115,4 +118,4 @@ def _register(winner: Candidate, name: str) -> None:
         "netzip.terms": found.terms,
     }
     tags = {**shown, **basis, "netzip.chain": winner.chain}
-    register(winner.run, name, ALIAS, tags)
+    return register(winner.run, name, ALIAS, tags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 import tempfile
@@ -174,14 +175,13 @@ def _subjects(
 
 
 def _named_once(subjects: Sequence[Subject]) -> list[Subject]:
-    """A second subject of one name gets a number behind it."""
-    named: dict[str, int] = {}
-    unique = []
+    """A further subject of one name gets a number behind it: figures are kept by name."""
+    unique: dict[str, Subject] = {}
     for subject in subjects:
-        named[subject.name] = named.get(subject.name, 0) + 1
-        count = named[subject.name]
-        unique.append(replace(subject, name=f"{subject.name}-{count}") if count > 1 else subject)
-    return unique
+        numbered = (f"{subject.name}-{number}" for number in itertools.count(2))
+        name = next(n for n in itertools.chain([subject.name], numbered) if n not in unique)
+        unique[name] = replace(subject, name=name)
+    return list(unique.values())
 
 
 def _file(path: str) -> Path:

@@ -83,11 +83,12 @@ def search_text(found: Found, store: str) -> str:
     what = "best" if won else "least violating"
     named = "" if found.trial is None else f"; {what}: trial {found.trial}"
     line = f"study {found.study}: {found.trials} trials{named}"
-    end = (
-        f"nothing keeps every limit, no model was registered: {found.outcome.choice.reason}"
-        if won is None
-        else f"registered as {won.registered}: {won.name}, {won.why}"
-    )
+    if won is None:
+        end = f"nothing keeps every limit, no model was registered: {found.outcome.choice.reason}"
+    elif won.registered:
+        end = f"registered as {won.registered}: {won.name}, {won.why}"
+    else:
+        end = f"not registered ({won.refusal}): {won.name}, {won.why}"
     return f"{compress_text(found.outcome, store)}\n{line}\n{end}"
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from netzip_mlflow import models, training
+from netzip_mlflow import models, techniques, training
+from netzip_mlflow.cache import keys
+from netzip_mlflow.cache.sources import package_digest
 from netzip_mlflow.deployable import Exports, deploy, file_digest
 from netzip_mlflow.errors import InputError, NetzipError
+from netzip_mlflow.factories import import_function
 from netzip_mlflow.stages import candidates, measurement
 from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.twin import Architecture, InputSpec, Twin
 
 if TYPE_CHECKING:
-    from netzip_mlflow.recipe import Recipe
+    from netzip_mlflow.recipe import ModelSpec, Recipe
     from netzip_mlflow.stages.candidates import Candidate
     from netzip_mlflow.tasks import Task
 
@@ -48,16 +52,20 @@ def baseline(work: Job, recipe: Recipe, task: Task, network: Twin, exports: Expo
     Raises:
         NetzipError: training diverged, or the network cannot be exported.
     """
-    from netzip_mlflow.tracking.models import find_baseline
-
-    digest = training_digest(recipe, task)
-    known = find_baseline(work.run.client, work.run.experiment_id, digest)
-    made = candidates.start(work, "baseline", "fp32", tags={"netzip.training_digest": digest})
+    digest, earlier = "", None
+    try:
+        digest = training_digest(recipe, task, network)
+        earlier = _earlier(work, digest) if recipe.train is not None else None
+    except keys.Uncacheable as error:
+        if recipe.train is not None:
+            work.say(f"baseline: trained, whether or not it was before: {error}")
+    tags = {"netzip.training_digest": digest} if digest else {}
+    made = candidates.start(work, "baseline", "fp32", tags=tags)
     made.run.log(tags={"netzip.baseline": made.run.id})
-    if known:
-        work.say(f"baseline: trained before (run {known}), timed again")
-        made.run.log(tags={"netzip.reused_from": known})
-        made.twin = Twin.load(_download(work, known)[1])
+    if earlier is not None:
+        run_id, made.twin = earlier
+        work.say(f"baseline: trained before (run {run_id}), timed again")
+        made.run.log(tags={"netzip.reused_from": run_id})
     else:
         with task.sealed():
             made.twin = _trained(work, made, recipe, task, network)
@@ -77,12 +85,13 @@ def joined_baseline(
     Raises:
         InputError: its run holds no model, or no twin.
     """
-    from netzip_mlflow.deployable import MODEL
+    from netzip_mlflow.tracking.models import stored_model
 
     run = work.run.other("baseline", run_id)
-    made = candidates.Candidate("baseline", "fp32", run, work.folder / "baseline")
-    model, twin = _download(work, run_id)
-    made.twin, made.file = Twin.load(twin), model / MODEL
+    made = candidates.Candidate("baseline", "fp32", run, candidates.folder(work, "baseline"))
+    made.folder.mkdir(parents=True)
+    made.file = stored_model(run.client, run_id, made.folder)
+    made.twin = _stored(work, run_id)
     found = made.measured = measurement.inspect(made.name, made.file, recipe.measure)
     wanted = ("validation",)
     measurement.judge(found, None, task, wanted, recipe.measure, recipe.seed, work.progress)
@@ -123,17 +132,51 @@ def prepare(recipe: Recipe, task: Task) -> Twin:
     return twin
 
 
-def training_digest(recipe: Recipe, task: Task) -> str:
-    """What decides the trained baseline: data, model with its weights file, training, seed."""
-    weights = recipe.model.weights
-    file = file_digest(Path(weights)) if weights and weights != "pretrained" else weights
+def training_digest(recipe: Recipe, task: Task, network: Twin) -> str:
+    """What decides the trained baseline: data, the network that it starts from, training, seed and
+    the code of all three; not where any of it lies.
+
+    Raises:
+        Uncacheable: the network is a user's, and no file determines it.
+    """
     parts = {
+        "task": recipe.task,
         "data": task.digest,
-        "model": recipe.model.model_dump(mode="json") | {"weights": file},
+        "model": _start(recipe.model, network),
         "train": recipe.train.model_dump(mode="json") if recipe.train else None,
         "seed": recipe.seed,
+        "code": package_digest(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _start(spec: ModelSpec, network: Twin) -> dict[str, Any]:
+    """The network that training starts from: a name of this package's with its weights, else by
+    content, which a registry's alias, a user's function or torchvision may change."""
+    if spec.name is not None and spec.weights != "pretrained":
+        weights = file_digest(Path(spec.weights)) if spec.weights else None
+        return spec.model_dump(mode="json") | {"weights": weights}
+    made = network.architecture
+    edited = sorted({edit.technique for edit in network.edits})
+    users: list[Callable[..., Any]] = [techniques.find(name) for name in edited]
+    if made is not None and made.kind == "factory":
+        users.append(import_function(made.name, "model.factory"))
+    return {"digest": network.digest(), "code": [keys.code(each) for each in users]}
+
+
+def _earlier(work: Job, digest: str) -> tuple[str, Twin] | None:
+    """A baseline with that digest that can still be read: its run's id and its twin."""
+    from netzip_mlflow.tracking.models import stored_baselines
+
+    reasons = []
+    for run_id in stored_baselines(work.run.client, work.run.experiment_id, digest):
+        try:
+            return run_id, _stored(work, run_id)
+        except InputError as error:
+            reasons.append(str(error).splitlines()[0])
+    if reasons:
+        work.say(f"baseline: trained again: {reasons[0]}")
+    return None
 
 
 def _trained(work: Job, made: Candidate, recipe: Recipe, task: Task, twin: Twin) -> Twin:
@@ -157,16 +200,33 @@ def _trained(work: Job, made: Candidate, recipe: Recipe, task: Task, twin: Twin)
     return fitted.twin
 
 
-def _download(work: Job, run_id: str) -> tuple[Path, Path]:
-    """The folders of a baseline's model and twin."""
-    from netzip_mlflow.tracking.models import download
+def _stored(work: Job, run_id: str) -> Twin:
+    """The twin of another run.
 
-    place = work.folder / "earlier"
-    place.mkdir()
-    model, twin = download(work.run.client, run_id, place)
-    if twin is None:
-        raise InputError(f"runs:/{run_id}: the baseline has no twin; delete that run")
-    return model, twin
+    Raises:
+        InputError: it cannot be had, or is not what was stored.
+    """
+    from netzip_mlflow.tracking.models import stored_twin
+
+    place = work.folder / "earlier" / run_id
+    place.mkdir(parents=True)
+    return _loaded(f"runs:/{run_id}", *stored_twin(work.run.client, run_id, place))
+
+
+def _loaded(uri: str, folder: Path, digest: str) -> Twin:
+    """A twin that was fetched.
+
+    Raises:
+        InputError: it cannot be read, or is not what was stored.
+    """
+    try:
+        twin = Twin.load(folder)
+    except InputError as error:
+        problems = "; ".join(str(problem) for problem in error.problems)
+        raise InputError(f"{uri}: its twin cannot be used: {problems}") from None
+    if digest and twin.digest() != digest:
+        raise InputError(f"{uri}: its twin is damaged: its digest is {twin.digest()}, not {digest}")
+    return twin
 
 
 def from_uri(uri: str, task: Task) -> Twin:
@@ -180,7 +240,7 @@ def from_uri(uri: str, task: Task) -> Twin:
     from netzip_mlflow.tracking.models import twin_folder
 
     with tempfile.TemporaryDirectory() as folder:
-        twin = Twin.load(twin_folder(uri, Path(folder)))
+        twin = _loaded(uri, *twin_folder(uri, Path(folder)))
     if twin.input.shape != task.shape or twin.classes != task.classes:
         raise InputError(
             f"model.uri: {uri} takes {twin.input.shape} and knows {len(twin.classes)} classes; the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import warnings
@@ -14,21 +15,24 @@ from netzip_mlflow.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
 
     from netzip_mlflow.tracking.runs import Run
 
 __all__ = [
     "baseline_of",
     "deployable_logger",
-    "download",
-    "find_baseline",
     "local_file",
     "model_file",
     "register",
+    "stored_baselines",
+    "stored_model",
+    "stored_twin",
     "twin_folder",
 ]
 
 MANIFEST, GOLDEN, FILE = "netzip.json", "golden.npz", "model.onnx"
+TWIN_DIGEST = "netzip.twin_digest"  # written last: who has it was stored whole
 
 
 def deployable_logger(folder: Path, name: str) -> Callable[[Run], str]:
@@ -97,40 +101,75 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def find_baseline(client: MlflowClient, experiment_id: str, training_digest: str) -> str | None:
-    """The newest finished baseline run that was trained from the same inputs, or None."""
+def stored_baselines(client: MlflowClient, experiment_id: str, training_digest: str) -> list[str]:
+    """Runs of baselines that the same inputs trained and that were stored whole: the finished ones
+    first, then those whose job was ended later, each the newest first."""
     wanted = (
-        "tags.`netzip.kind` = 'baseline' AND attributes.status = 'FINISHED'"
+        f"tags.`netzip.kind` = 'baseline' AND tags.`{TWIN_DIGEST}` != ''"
         f" AND tags.`netzip.training_digest` = '{training_digest}'"
     )
-    found = client.search_runs([experiment_id], wanted, max_results=1, order_by=["start_time DESC"])
-    return found[0].info.run_id if found else None
+    runs = client.search_runs([experiment_id], wanted, max_results=10, order_by=["start_time DESC"])
+    return [run.info.run_id for run in sorted(runs, key=lambda r: r.info.status != "FINISHED")]
 
 
-def download(client: MlflowClient, run_id: str, folder: Path) -> tuple[Path, Path | None]:
-    """A run's model folder (model.onnx, netzip.json) and its twin's folder, None where it has none.
+def stored_model(client: MlflowClient, run_id: str, folder: Path) -> Path:
+    """The ONNX file of a run's logged model, fetched; extra_files/netzip.json lies beside it.
 
     Raises:
-        InputError: the run has no logged model.
+        InputError: there is none, or it is not what was stored.
     """
-    import mlflow.artifacts
+    outputs = _run(client, run_id).outputs
+    if not outputs or not outputs.model_outputs:
+        raise InputError(f"runs:/{run_id}: the run has no logged model")
+    return _fetched_model(f"models:/{outputs.model_outputs[-1].model_id}", folder)
+
+
+def stored_twin(client: MlflowClient, run_id: str, folder: Path) -> tuple[Path, str]:
+    """The folder of a run's twin, fetched, and the twin's digest (empty: none was noted).
+
+    Raises:
+        InputError: there is no such run, or it has no twin.
+    """
+    digest = _run(client, run_id).data.tags.get(TWIN_DIGEST, "")
+    try:
+        if any(item.path == "twin" for item in client.list_artifacts(run_id)):
+            return Path(client.download_artifacts(run_id, "twin", str(folder))), digest
+    except Exception as error:  # noqa: BLE001 (every artifact store raises errors of its own)
+        raise InputError(f"runs:/{run_id}: its twin cannot be fetched: {error}") from None
+    what = "its twin is gone from the artifact store" if digest else "the run has no twin"
+    raise InputError(f"runs:/{run_id}: {what}")
+
+
+def _run(client: MlflowClient, run_id: str) -> MlflowRun:
     from mlflow.exceptions import MlflowException
 
     try:
-        run = client.get_run(run_id)
+        return client.get_run(run_id)
     except MlflowException as error:
         raise InputError(f"runs:/{run_id}: no such run: {error}") from None
-    outputs = run.outputs.model_outputs if run.outputs else []
-    if not outputs:
-        raise InputError(f"runs:/{run_id}: the run has no logged model")
-    model = Path(
-        mlflow.artifacts.download_artifacts(
-            f"models:/{outputs[-1].model_id}", dst_path=str(folder), tracking_uri=None
-        )
-    )
-    if not any(item.path == "twin" for item in client.list_artifacts(run_id)):
-        return model, None
-    return model, Path(client.download_artifacts(run_id, "twin", str(folder)))
+
+
+def _fetched_model(uri: str, folder: Path) -> Path:
+    import mlflow.artifacts
+
+    try:
+        place = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    except Exception as error:  # noqa: BLE001 (every artifact store raises errors of its own)
+        raise InputError(f"{uri}: cannot be fetched: {error}") from None
+    files = sorted(place.glob("*.onnx"))
+    if not files:
+        what = "holds no ONNX file" if any(place.iterdir()) else "is gone from the artifact store"
+        raise InputError(f"{uri}: {what}")
+    described = place / "extra_files" / MANIFEST
+    if described.is_file():  # else it is a model of another tool
+        digest = hashlib.sha256(files[0].read_bytes()).hexdigest()[:16]
+        try:
+            stored = json.loads(described.read_text(encoding="utf-8"))["model_digest"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise InputError(f"{uri}: {MANIFEST} is damaged: {error}") from None
+        if digest != stored:
+            raise InputError(f"{uri}: {FILE} is damaged: its digest is {digest}, not {stored}")
+    return files[0]
 
 
 def model_file(uri: str, folder: Path) -> tuple[Path, str | None]:
@@ -141,21 +180,13 @@ def model_file(uri: str, folder: Path) -> tuple[Path, str | None]:
     """
     if not uri.startswith(("models:/", "runs:/")):
         return local_file(uri), None
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
+    import mlflow
 
-    client = mlflow.MlflowClient()
-    try:
-        if uri.startswith("runs:/"):
-            run_id = uri.removeprefix("runs:/").split("/")[0]
-            return download(client, run_id, folder)[0] / FILE, run_id
-        place = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
-    except (MlflowException, OSError) as error:
-        raise InputError(f"{uri}: cannot be fetched: {error}") from None
-    found = sorted(place.glob("*.onnx"))
-    if not found:
-        raise InputError(f"{uri}: holds no ONNX file")
-    return found[0], _source_run(place)
+    if uri.startswith("runs:/"):
+        run_id = uri.removeprefix("runs:/").split("/")[0]
+        return stored_model(mlflow.MlflowClient(), run_id, folder), run_id
+    file = _fetched_model(uri, folder)
+    return file, _source_run(file.parent)
 
 
 def local_file(path: str) -> Path:
@@ -171,20 +202,46 @@ def local_file(path: str) -> Path:
     return file
 
 
-def register(run: Run, name: str, alias: str, tags: Mapping[str, str]) -> None:
-    """A run's logged model as a new version of the registered model `name`, found by `alias`."""
+def register(run: Run, name: str, alias: str, tags: Mapping[str, str]) -> str:
+    """A run's logged model as a new version of the registered model `name`, found by `alias`.
+
+    Returns:
+        Why that is not so, in a line; empty where it is. A refusal harms nothing else.
+    """
+    reasons = ["it waits until the tracking server is back"]
 
     def call() -> None:
-        from mlflow.exceptions import MlflowException
-
-        with contextlib.suppress(MlflowException):  # it is there
-            run.client.create_registered_model(name)
+        if run.model_id is None:
+            reasons[:] = ["its model is not in the store"]
+            return
+        _require_registered_model(run.client, name)
         version = run.client.create_model_version(
             name, f"models:/{run.model_id}", run.id, tags=dict(tags), model_id=run.model_id
         )
         run.client.set_registered_model_alias(name, alias, version.version)
+        reasons.clear()
 
-    run.deferred(call)
+    try:
+        run.deferred(call)
+    except Exception as error:  # noqa: BLE001 (registries are anyone's plugins)
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return " ".join(reasons)
+
+
+def _require_registered_model(client: MlflowClient, name: str) -> None:
+    """Who may add versions to a model that is there need not be allowed to make one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        try:
+            client.create_registered_model(name)
+        except MlflowException as refusal:
+            if refusal.error_code != "RESOURCE_ALREADY_EXISTS":  # another has just made it
+                raise
 
 
 def _source_run(place: Path) -> str | None:
@@ -200,8 +257,8 @@ def _source_run(place: Path) -> str | None:
     return None
 
 
-def twin_folder(uri: str, folder: Path) -> Path:
-    """The twin behind a logged model or a run.
+def twin_folder(uri: str, folder: Path) -> tuple[Path, str]:
+    """The twin behind a logged model or a run, as `stored_twin` gives it.
 
     Raises:
         InputError: it has no twin.
@@ -209,10 +266,9 @@ def twin_folder(uri: str, folder: Path) -> Path:
     import mlflow
 
     run_id = model_file(uri, folder)[1]
-    twin = download(mlflow.MlflowClient(), run_id, folder)[1] if run_id else None
-    if twin is None:
+    if run_id is None:
         raise InputError(f"model.uri: {uri} has no twin: only a deployable was logged there")
-    return twin
+    return stored_twin(mlflow.MlflowClient(), run_id, folder)
 
 
 def baseline_of(client: MlflowClient, run_id: str) -> str | None:

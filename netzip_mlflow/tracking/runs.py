@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import math
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError, NetzipError, TrackingLost
+from netzip_mlflow.tracking.description import NOTE, set_tag
 from netzip_mlflow.tracking.outbox import Outbox
 from netzip_mlflow.tracking.reachable import check_reachable
 from netzip_mlflow.tracking.reaper import owner_tags, reap
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Run", "Tracker", "explain"]
 
 PATIENCE_S = 30.0
-NOTE = "mlflow.note.content"
 NOTE_LIMIT = 8000  # characters of a tag
 UNSENT = "unsent.json"
 
@@ -156,11 +157,9 @@ class Tracker:
         )
 
     def set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str]) -> None:
-        """Tags of an experiment: its note and its saved views."""
+        """Tags of an experiment: its saved views, and its description beside the user's."""
         for key, value in tags.items():
-            self.outbox.send(
-                lambda k=key, v=value: self.client.set_experiment_tag(experiment_id, k, v)
-            )
+            self.outbox.send(functools.partial(set_tag, self.client, experiment_id, key, value))
 
 
 class Run:

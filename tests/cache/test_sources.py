@@ -98,6 +98,22 @@ def test_installed_packages_are_not_followed(project: Path) -> None:
     assert {f.relative_to(project).as_posix() for f in files} == FILES.keys() - {"own/unused.py"}
 
 
+@pytest.mark.parametrize("place", ["site-packages", "dist-packages"])
+def test_packages_of_another_environment_are_not_followed(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch, place: str
+) -> None:
+    """A virtual environment may show the system's packages, or a user's own."""
+    elsewhere = tmp_path_factory.mktemp("python") / place
+    elsewhere.mkdir()
+    (elsewhere / "installed_elsewhere.py").write_text("")
+    monkeypatch.syspath_prepend(elsewhere)
+    with (project / "own/main.py").open("a") as file:
+        file.write("\nimport installed_elsewhere\n")
+    _fresh()
+    files = sources._closure(project / "own/main.py", "own.main", "own")
+    assert "installed_elsewhere.py" not in {f.name for f in files}
+
+
 def test_a_file_that_changed_after_its_import_determines_nothing(project: Path) -> None:
     """Else what the old code computed would be kept under the new code's key."""
     module = _fresh()

@@ -388,3 +388,21 @@ class TestAgain:
         P, S, C = (found.metrics[f"ratio/{term}"] for term in "PSC")
         ocs = P * ((P - 1) + (S - 1) + (C - 1))
         assert found.metrics["score/ocs"] == pytest.approx(ocs, abs=1e-9)
+
+
+def test_no_candidates_name_is_a_place_of_the_parents(run_compress, no_fresh_process):
+    names = ("comparison", "plots", "earlier", "untrained", "group-1", "candidates")
+    wanted = ", ".join(f"{name}: [half]" for name in names)
+    made = run_compress(None, f"candidates={{{wanted}}}", pictures=False)
+    assert {r.info.run_name for r in made.runs.values()} == {"baseline", *names}
+    assert {r.info.status for r in made.runs.values()} == {"FINISHED"}
+    assert made.files(made.outcome.run_id) == {
+        "comparison.csv",
+        "environment.json",
+        "plots/blank.png",
+        "plots/blank.svg",
+        "recipe.yaml",
+        "report.html",
+    }
+    for name in names:
+        assert "layers.csv" in made.files(made.runs[name].info.run_id)

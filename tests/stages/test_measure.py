@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,8 +181,10 @@ class TestFilesOnly:
         # without a recipe the defaults hold, and take 20 seconds
         monkeypatch.setattr(stage, "MeasureSpec", lambda: compressed.recipe.measure)
         ours = compressed.model("baseline") / "model.onnx"
-        found = measure_files([str(foreign), str(foreign)], str(ours))
-        assert [s.name for s, _ in found] == ["baseline", "theirs", "theirs-2"]
+        numbered = foreign.with_name("theirs-2.onnx")
+        shutil.copy(foreign, numbered)
+        found = measure_files([str(foreign), str(foreign), str(numbered)], str(ours))
+        assert [s.name for s, _ in found] == ["baseline", "theirs", "theirs-2", "theirs-2-2"]
         assert list(tmp_path.iterdir()) == []
         for _, each in found[1:]:
             assert not [k for k in each.metrics if k.startswith(("accuracy", "score", "ratio/P"))]

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from netzip_mlflow.report import search_plots
 from netzip_mlflow.search import told
+from netzip_mlflow.stages import show
 from netzip_mlflow.tracking import Run
 
 FIGURES, NOTE = search_plots.figures, Run.note  # as they are where nothing replaces them
@@ -117,3 +118,25 @@ def test_a_candidate_outside_the_space_may_win_and_is_said_to(searched, client):
     version = client.get_model_version_by_alias("small-search", "best-ocs")
     assert found.winner.registered == "models:/small-search@best-ocs"
     assert client.get_run(version.run_id).info.run_name == "outside"
+
+
+def test_a_registry_that_refuses_fails_no_search(searched, client, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import RestException
+
+    def refuse(*_given, **_named):
+        raise RestException({"error_code": "PERMISSION_DENIED", "message": "ask Ada for a role"})
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", refuse)
+    found = searched("search.trials=1", "score.max_drop_points=100", short=True)
+    winner = found.winner
+    assert winner.registered == ""
+    assert "ask Ada for a role" in winner.refusal
+    parent = client.get_run(found.outcome.run_id)
+    assert parent.info.status == "FINISHED"
+    note = parent.data.tags["mlflow.note.content"]
+    assert f"**Winner: {winner.name}**" in note
+    assert "ask Ada for a role" in note
+    assert "Registered as" not in note
+    end = show.search_text(found, "sqlite:////m.db").splitlines()[-1]
+    assert end.startswith("not registered (PERMISSION_DENIED: ask Ada for a role)")

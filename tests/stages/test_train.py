@@ -61,7 +61,7 @@ class TestDigest:
                     for section, values in changes.items()
                 }
             )
-            return training_digest(changed, task)
+            return training_digest(changed, task, prepare(changed, task))
 
         return of
 
@@ -79,14 +79,18 @@ class TestDigest:
     def test_what_comes_after_it_does_not(self, digest, changes):
         assert digest(**changes) == digest()
 
-    def test_the_weights_count_and_not_where_they_lie(self, compressed, task, tmp_path):
-        def of(file: Path) -> str:
-            model = compressed.recipe.model.model_copy(update={"weights": str(file)})
-            return training_digest(compressed.recipe.model_copy(update={"model": model}), task)
+    def test_the_weights_count_and_not_where_they_lie(self, digest, compressed, task, tmp_path):
+        from safetensors.torch import save_file
 
-        for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
-            (tmp_path / name).write_bytes(content)
-        assert of(tmp_path / "a") == of(tmp_path / "b") != of(tmp_path / "c")
+        def of(file: Path) -> str:
+            return digest(model={"weights": str(file)})
+
+        state = prepare(compressed.recipe, task).model.state_dict()
+        other = {name: tensor + 1 for name, tensor in state.items()}
+        files = [tmp_path / f"{name}.safetensors" for name in "abc"]
+        for file, content in zip(files, (state, state, other), strict=True):
+            save_file(content, file)
+        assert of(files[0]) == of(files[1]) != of(files[2])
 
 
 class TestPrepare:

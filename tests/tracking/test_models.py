@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +17,11 @@ from netzip_mlflow.errors import InputError
 from netzip_mlflow.tracking import models
 
 SHAPE, CLASSES = (1, 2, 2), ("cat", "dog", "eel")
+
+
+def digest(folder: Path) -> str:
+    """Of the model there."""
+    return hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()[:16]
 
 
 @pytest.fixture
@@ -45,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
         "input": {"name": "images", "shape": list(SHAPE)},
         "output": "scores",
         "classes": list(CLASSES),
-        "model_digest": "0123456789abcdef",
+        "model_digest": digest(place),
         "versions": {name: version(name) for name in ("onnx", "onnxruntime")},
     }
     (place / "netzip.json").write_text(json.dumps(manifest))
@@ -62,7 +69,7 @@ def logged(tracker, folder):
         run = parent.child("candidate", "small", {"netzip.baseline": baseline.id})
         run.model(models.deployable_logger(folder, "small"))
         run.artifact(folder / "twin", "twin")
-        run.log({"accuracy/top1": 0.5})
+        run.log({"accuracy/top1": 0.5}, tags={"netzip.twin_digest": "t1"})
     return run
 
 
@@ -76,7 +83,7 @@ def test_the_logged_model_is_a_pinned_onnx_model_that_answers(tracker, logged, f
     assert description["metadata"]["netzip"] == {
         "task": "classification",
         "chain": ["prune_l1(0.3)", "ptq(int8)"],
-        "model_digest": "0123456789abcdef",
+        "model_digest": digest(folder),
     }
     pinned = set((place / "requirements.txt").read_text().split())
     wanted = {f"{name}=={version(name)}" for name in ("mlflow", "onnx", "onnxruntime")}
@@ -101,11 +108,11 @@ def test_nothing_is_pickled_and_no_weights_lie_outside(logged):
     assert len(onnx.numpy_helper.to_array(weights)) == 4
 
 
-def test_the_model_belongs_to_its_run_and_carries_its_metrics(tracker, logged):
+def test_the_model_belongs_to_its_run_and_carries_its_metrics(tracker, logged, folder):
     found = tracker.client.get_logged_model(logged.model_id)
     assert found.name == "small"
     assert found.source_run_id == logged.id
-    assert found.tags["netzip.model_digest"] == "0123456789abcdef"
+    assert found.tags["netzip.model_digest"] == digest(folder)
     assert found.tags["netzip.chain"] == "prune_l1(0.3)+ptq(int8)"
     assert {m.key: m.value for m in found.metrics} == {"accuracy/top1": 0.5}
     outputs = tracker.client.get_run(logged.id).outputs.model_outputs
@@ -150,6 +157,25 @@ def test_a_uri_that_leads_nowhere(tracker, tmp_path, uri, says):
     assert says in str(caught.value)
 
 
+def test_a_model_file_that_is_not_what_was_stored(tracker, logged, tmp_path):
+    stored = next(Path("mlruns").rglob("model.onnx"))
+    stored.write_bytes(stored.read_bytes() + b" ")
+    for number, uri in enumerate((f"runs:/{logged.id}", f"models:/{logged.model_id}")):
+        (tmp_path / str(number)).mkdir()
+        with pytest.raises(InputError, match=r"model\.onnx is damaged"):
+            models.model_file(uri, tmp_path / str(number))
+
+
+def test_artifacts_that_are_gone(tracker, logged, tmp_path):
+    shutil.rmtree("mlruns")
+    place = tmp_path / "fetched"
+    place.mkdir()
+    with pytest.raises(InputError, match=f"models:/{logged.model_id}: is gone"):
+        models.model_file(f"runs:/{logged.id}", place)
+    with pytest.raises(InputError, match=f"runs:/{logged.id}: its twin is gone"):
+        models.stored_twin(tracker.client, logged.id, place)
+
+
 def test_a_run_without_a_model_has_none(tracker, tmp_path):
     with tracker.parent("compress", "digits") as parent:
         pass
@@ -158,10 +184,55 @@ def test_a_run_without_a_model_has_none(tracker, tmp_path):
 
 
 def test_the_twin_behind_a_model(tracker, logged, folder, tmp_path):
-    place = models.twin_folder(f"runs:/{logged.id}", tmp_path)
-    assert (place / "twin.json").read_text() == "{}"
+    place, digest = models.twin_folder(f"runs:/{logged.id}", tmp_path)
+    assert ((place / "twin.json").read_text(), digest) == ("{}", "t1")
     with pytest.raises(InputError, match="has no twin: only a deployable was logged there"):
         models.twin_folder(str(folder), tmp_path)
+
+
+class TestRegister:
+    def test_the_model_under_its_alias_however_often(self, tracker, logged):
+        for number in (1, 2):
+            assert models.register(logged, "shipping", "best-ocs", {"netzip.ocs": "3"}) == ""
+            found = tracker.client.get_model_version_by_alias("shipping", "best-ocs")
+            assert (int(found.version), found.run_id, found.tags) == (
+                number,
+                logged.id,
+                {"netzip.ocs": "3"},
+            )
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            "get_registered_model",
+            "create_registered_model",
+            "create_model_version",
+            "set_registered_model_alias",
+        ],
+    )
+    @pytest.mark.parametrize(
+        "error", [PermissionError("not yours"), Exception("not yours\nat all")]
+    )
+    def test_a_registry_that_refuses_is_said_and_nothing_else(
+        self, tracker, logged, monkeypatch, call, error
+    ):
+        def refuse(*_given, **_named):
+            raise error
+
+        monkeypatch.setattr(tracker.client, call, refuse)
+        assert models.register(logged, "shipping", "best-ocs", {}) == "not yours"
+        assert len(tracker.outbox) == 0
+
+    def test_versions_may_be_added_where_no_model_may_be_made(self, tracker, logged, monkeypatch):
+        tracker.client.create_registered_model("shipping")
+        monkeypatch.delattr(type(tracker.client), "create_registered_model")
+        assert models.register(logged, "shipping", "best-ocs", {}) == ""
+
+    def test_a_model_that_was_not_stored(self, tracker):
+        with tracker.parent("compress", "digits") as parent:
+            run = parent.child("candidate", "small")
+            assert "not in the store" in models.register(run, "shipping", "best-ocs", {})
+        assert tracker.client.search_registered_models() == []
 
 
 def test_which_baseline_a_run_was_measured_against(tracker, logged):
@@ -170,38 +241,40 @@ def test_which_baseline_a_run_was_measured_against(tracker, logged):
     assert models.baseline_of(tracker.client, tags["netzip.baseline"]) == tags["netzip.baseline"]
 
 
-class TestFindBaseline:
+class TestStoredBaselines:
     @pytest.fixture
     def made(self, tracker) -> dict[str, str]:
         """Baselines by what is special about them; the later ones are newer."""
         found = {}
-        for name, kind, digest, status in (
-            ("older", "baseline", "d1", "FINISHED"),
-            ("newest", "baseline", "d1", "FINISHED"),
-            ("failed", "baseline", "d1", "FAILED"),
-            ("running", "baseline", "d1", None),
-            ("other digest", "baseline", "d2", "FINISHED"),
-            ("candidate", "candidate", "d1", "FINISHED"),
+        for name, kind, digest, status, twin in (
+            ("older", "baseline", "d1", "FINISHED", "t"),
+            ("killed", "baseline", "d1", "KILLED", "t"),
+            ("running", "baseline", "d1", None, "t"),
+            ("half-written", "baseline", "d1", "KILLED", None),
+            ("other digest", "baseline", "d2", "FINISHED", "t"),
+            ("candidate", "candidate", "d1", "FINISHED", "t"),
         ):
+            tags = {"netzip.kind": kind, "netzip.training_digest": digest}
             run = tracker.client.create_run(
                 tracker.experiment_id,
                 start_time=len(found) + 1,
-                tags={"netzip.kind": kind, "netzip.training_digest": digest},
+                tags=tags | ({"netzip.twin_digest": twin} if twin else {}),
             )
             if status:
                 tracker.client.set_terminated(run.info.run_id, status)
             found[name] = run.info.run_id
         return found
 
-    def test_the_newest_finished_one_of_the_same_digest(self, tracker, made):
+    def test_those_of_the_same_digest_that_are_whole_the_finished_first(self, tracker, made):
         client, home = tracker.client, tracker.experiment_id
-        assert models.find_baseline(client, home, "d1") == made["newest"]
-        assert models.find_baseline(client, home, "d2") == made["other digest"]
-        assert models.find_baseline(client, home, "d3") is None
+        wanted = [made[name] for name in ("older", "running", "killed")]
+        assert models.stored_baselines(client, home, "d1") == wanted
+        assert models.stored_baselines(client, home, "d2") == [made["other digest"]]
+        assert models.stored_baselines(client, home, "d3") == []
 
     def test_only_of_this_experiment_and_none_that_was_deleted(self, tracker, made):
         other = tracker.client.create_experiment("other")
-        assert models.find_baseline(tracker.client, other, "d1") is None
-        tracker.client.delete_run(made["newest"])
-        found = models.find_baseline(tracker.client, tracker.experiment_id, "d1")
-        assert found == made["older"]
+        assert models.stored_baselines(tracker.client, other, "d1") == []
+        tracker.client.delete_run(made["older"])
+        found = models.stored_baselines(tracker.client, tracker.experiment_id, "d1")
+        assert found == [made["running"], made["killed"]]

@@ -276,6 +276,23 @@ class TestLog:
         tags = tracker.client.get_experiment(tracker.experiment_id).tags
         assert (tags["a"], tags["b"]) == ("3", "2")
 
+    def test_the_description_of_the_experiment_stays_around_ours(self, tracker):
+        note = "mlflow.note.content"
+
+        def written(text: str) -> str:
+            home = tracker.experiment_id
+            tracker.set_experiment_tags(home, {note: text})
+            return tracker.client.get_experiment(home).tags[note]
+
+        tracker.client.set_experiment_tag(tracker.experiment_id, note, "Signs of *roads*.")
+        assert written("See one.").startswith("Signs of *roads*.\n\n")
+        below = f"{written('See two.')}\n\nAsk Ada."
+        tracker.client.set_experiment_tag(tracker.experiment_id, note, below)
+        again = written("See three.")
+        assert again.startswith("Signs of *roads*.\n\n")
+        assert again.endswith("\n\nAsk Ada.")
+        assert [word in again for word in ("one", "two", "three")] == [False, False, True]
+
 
 class TestAway:
     """The server goes away in the middle; the clock is the test's own."""
