@@ -236,8 +236,8 @@ def work(
     that has ended, when the database knows it.
 
     Raises:
-        GivenBack: and everything else that is no `Failed`; the slot waits again. What ends the
-            process (Ctrl-C, SIGTERM) and `GivenBack` cost it no attempt.
+        GivenBack: and everything else but `Failed`; the slot waits again. What ends the process
+            (Ctrl-C, SIGTERM) and `GivenBack` cost it no attempt.
     """
     from optuna.trial import TrialState
 

@@ -50,8 +50,12 @@ LOCKS = Path(tempfile.gettempdir()) / f"netzip-{getpass.getuser()}"
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line adds to the recipe's search section. `most`: help whoever leads the
-    study with so many trials, and lead it never. `restart`: forget the trials that it has."""
+    """What the command line adds to the recipe's search section.
+
+    Args:
+        most: help whoever leads the study with that number of trials, and lead it never.
+        restart: forget the trials that the study has.
+    """
 
     study: str | None = None
     storage: str | None = None
