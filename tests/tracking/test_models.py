@@ -60,7 +60,8 @@ def logged(tracker, folder):
     with tracker.parent("compress", "digits") as parent:
         baseline = parent.child("baseline", "baseline", {"netzip.training_digest": "d1"})
         run = parent.child("candidate", "small", {"netzip.baseline": baseline.id})
-        run.model(models.deployable_logger(folder, "small"))
+        run.log({"before": 1.0})
+        run.model(folder, "small")
         run.artifact(folder / "twin", "twin")
         run.log({"accuracy/top1": 0.5})
     return run
@@ -108,6 +109,7 @@ def test_the_model_belongs_to_its_run_and_carries_its_metrics(tracker, logged):
     assert found.tags["netzip.model_digest"] == "0123456789abcdef"
     assert found.tags["netzip.chain"] == "prune_l1(0.3)+ptq(int8)"
     assert {m.key: m.value for m in found.metrics} == {"accuracy/top1": 0.5}
+    assert tracker.client.get_run(logged.id).data.metrics == {"before": 1.0, "accuracy/top1": 0.5}
     outputs = tracker.client.get_run(logged.id).outputs.model_outputs
     assert [o.model_id for o in outputs] == [logged.model_id]
 
