@@ -47,7 +47,8 @@ def reason(error: BaseException) -> str:
     """An error in one line, without passwords."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = without_password(lines[0]) if lines else type(error).__name__
-    return said if len(said) <= 300 else f"{said[:300]}..."
+    cause = said.rpartition("(Caused by ")[2].removesuffix(")")  # urllib3's, behind its own words
+    return cause if len(cause) <= 300 else f"{cause[:300]}..."
 
 
 def _database_away(error: BaseException) -> bool:

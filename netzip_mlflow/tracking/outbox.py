@@ -156,16 +156,20 @@ class Outbox:
             raise NetzipError(f"MLflow refuses {write}: {reason}") from error
 
     def _pass_over(self) -> None:
-        """What the store takes of what waits: a write that never arrives holds up no other run."""
-        failures = 0
+        """What the store takes of what waits: a write that never arrives holds up no other run, and
+        of its own run only what needs it."""
+        failures, held = 0, set()
         if self._health(self._uri) is not None:
             return
         for write in list(self._waiting):
+            if write.run in held:
+                continue
             try:
                 self._deliver(write, True)
             except Unresolved:
                 continue
             except Exception:  # noqa: BLE001 (it stays among what waits)
+                held |= {write.run} if write.kind in {"create", "model"} else set()
                 failures += 1
                 if failures == PASSED_OVER:
                     return

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from netzip_mlflow.databases import sqlite_trouble, trouble, without_password
 from netzip_mlflow.errors import TrackingUnavailable
+from netzip_mlflow.tracking.faults import reason as reason_of
 
 __all__ = ["check_reachable", "healthy", "tracking_uri"]
 
@@ -130,13 +131,13 @@ def _ask_through_mlflow(uri: str) -> None:
             raise_on_status=False,
         )
     except (MlflowException, OSError) as error:
-        said = without_password(" ".join(str(error).split())).rpartition("Caused by ")[2]
+        said = reason_of(error)
         if "CERTIFICATE_VERIFY_FAILED" in said:
             raise TrackingUnavailable(
-                f"the tracking server {shown} is not trusted: {said.rstrip(')')}; {CERTIFICATE}"
+                f"the tracking server {shown} is not trusted: {said}; {CERTIFICATE}"
             ) from error
         hint = OWN_CERTIFICATE if "SSL" in said else ""
-        raise TrackingUnavailable(_sentence(uri, f"{said.rstrip(')')}{hint}")) from error
+        raise TrackingUnavailable(_sentence(uri, f"{said}{hint}")) from error
     status = answer.status_code if answer is not None else 0
     if status in {401, 403}:
         raise TrackingUnavailable(

@@ -68,8 +68,7 @@ def save(folder: Path, unsent: Unsent) -> None:
         file = write.file
         if file is not None and file.is_relative_to(folder):
             file = file.relative_to(folder)
-        known = {"kind": write.kind, "run": write.run, "name": write.name, "at": write.at}
-        return known | dict(write.what) | ({} if file is None else {"path": file.as_posix()})
+        return asdict(write) | {"file": None if file is None else file.as_posix()}
 
     content = asdict(unsent) | {"format": FORMAT, "writes": [plain(w) for w in unsent.writes]}
     aside = folder / f"{FILE}.new"
@@ -103,9 +102,9 @@ def load(folder: Path) -> Unsent:
 
 
 def _read(plain: dict[str, Any], folder: Path) -> Write:
-    path = plain.pop("path", None)
-    kind, run, name, at = (plain.pop(key) for key in ("kind", "run", "name", "at"))
-    return Write(kind, run, name, at, plain, None if path is None else folder / path)
+    file = plain["file"]
+    plain["file"] = None if file is None else folder / file
+    return Write(**plain)
 
 
 def _moved(write: Write, before: Path, after: Path) -> Write:

@@ -98,9 +98,9 @@ def test_metrics_that_could_not_be_sent_are_in_that_folder_too(workplace, scratc
         work()
     (kept,) = tmp_path.glob("netzip-unsent-*")
     *waiting, reason, end = json.loads((kept / "unsent.json").read_text())["writes"]
-    assert {"accuracy/top1": 0.123456} in [each["metrics"] for each in waiting]
-    assert (reason["name"], end["kind"], end["status"]) == ("digits", "end", "FAILED")
-    assert reason["tags"]["netzip.reason"] == "and then the disk was full"
+    assert {"accuracy/top1": 0.123456} in [each["what"].get("metrics") for each in waiting]
+    assert (reason["name"], end["kind"], end["what"]["status"]) == ("digits", "end", "FAILED")
+    assert reason["what"]["tags"]["netzip.reason"] == "and then the disk was full"
 
 
 def test_it_is_kept_where_it_is_when_the_current_folder_is_gone(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,42 +13,7 @@ import yaml
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.tracking import models
 
-SHAPE, CLASSES = (1, 2, 2), ("cat", "dog", "eel")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """What a candidate ships: a linear classifier of four pixels."""
-    place = tmp_path / "small"
-    place.mkdir()
-    weights = np.arange(12, dtype=np.float32).reshape(4, 3)
-    graph = onnx.helper.make_graph(
-        [
-            onnx.helper.make_node("Flatten", ["images"], ["pixels"]),
-            onnx.helper.make_node("MatMul", ["pixels", "weights"], ["scores"]),
-        ],
-        "small",
-        [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["batch", *SHAPE])],
-        [onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["batch", 3])],
-        [onnx.numpy_helper.from_array(weights, "weights")],
-    )
-    model = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10
-    )
-    onnx.save(model, place / "model.onnx")
-    images = np.ones((16, *SHAPE), np.float32)
-    np.savez(place / "golden.npz", images=images, scores=images.reshape(16, 4) @ weights)
-    manifest = {
-        "task": "classification",
-        "chain": ["prune_l1(0.3)", "ptq(int8)"],
-        "input": {"name": "images", "shape": list(SHAPE)},
-        "output": "scores",
-        "classes": list(CLASSES),
-        "model_digest": "0123456789abcdef",
-        "versions": {name: version(name) for name in ("onnx", "onnxruntime")},
-    }
-    (place / "netzip.json").write_text(json.dumps(manifest))
-    return place
+SHAPE = (1, 2, 2)
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from netzip_mlflow.errors import TrackingUnavailable
 from netzip_mlflow.tracking import reachable
 from netzip_mlflow.tracking.reachable import check_reachable, healthy, tracking_uri
 
-
 QUESTION = "/api/2.0/mlflow/experiments/search"
 
 

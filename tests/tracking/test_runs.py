@@ -309,8 +309,8 @@ class TestAway:
         assert f"what was measured is in {kept}" in str(caught.value)
         assert f"netzip resend {kept}" in str(caught.value)
         batch, end = json.loads((kept / "unsent.json").read_text())["writes"]
-        assert batch["metrics"] == {"speed/macs": 1.0}
-        assert (end["kind"], end["status"]) == ("end", "FINISHED")
+        assert batch["what"]["metrics"] == {"speed/macs": 1.0}
+        assert (end["kind"], end["what"]["status"]) == ("end", "FINISHED")
         assert server.now >= 50, "it waits a while for a server that only restarts"
 
     def test_a_refused_write_that_waited_leaves_no_run_running(self, remote, server):
