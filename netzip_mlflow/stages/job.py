@@ -92,12 +92,12 @@ def job(
     `join`: the id of another process's parent run to work below, which it ends.
 
     When the tracking server goes away for good, the work folder is moved into the current folder
-    (or stays where it is, with its `unsent.json`), and the error names it.
+    (or stays where it is), and the error names it.
 
     Raises:
         NetzipError: the temporary folder cannot be written.
     """
-    from netzip_mlflow.tracking import UNSENT, killed_on_sigterm
+    from netzip_mlflow.tracking import killed_on_sigterm
 
     try:
         folder = Path(tempfile.mkdtemp(prefix="netzip-"))
@@ -110,7 +110,7 @@ def job(
     except InputError as error:  # found only now: a run exists, so it is no longer status 2
         raise NetzipError(str(error)) from error
     finally:
-        if not (folder / UNSENT).exists():
+        if not tracker.keeps:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 from netzip_mlflow.tracking.reachable import check_reachable, tracking_uri
 from netzip_mlflow.tracking.runs import Run, Tracker
 from netzip_mlflow.tracking.signals import Killed, asked_on_sigint, killed_on_sigterm
-from netzip_mlflow.tracking.unsent import FILE as UNSENT
 
 __all__ = [
-    "UNSENT",
     "Killed",
     "Run",
     "Tracker",

@@ -12,11 +12,12 @@ from netzip_mlflow.tracking import faults
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["PATIENCE_S", "patient", "patiently"]
+__all__ = ["HURRIED_S", "PATIENCE_S", "patient", "patiently"]
 
 # A server that restarts or a token that is renewed takes seconds, a database that is backed up
 # or locked up to a minute; who waits at the end of a run waits no longer than that.
 PATIENCE_S = 60.0
+HURRIED_S = 5.0  # who asks a process to end may kill it after ten seconds
 POLL_S = 1.0
 
 T = TypeVar("T")

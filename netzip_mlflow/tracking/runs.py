@@ -67,6 +67,7 @@ class Tracker:
         self.sender = Sender(client, self._experiment)
         self.outbox = Outbox(uri, self.sender, say=say)
         self.client: MlflowClient = client
+        self.keeps = False  # whether a work folder holds what was not sent, and must stay
         try:
             self._resumed = os.environ.get("MLFLOW_RUN_ID")
             if self._resumed:
@@ -155,9 +156,11 @@ class Tracker:
 
     @contextlib.contextmanager
     def _lasting(self, run: Run, folder: Path | None) -> Iterator[Run]:
+        patience_s = patience.PATIENCE_S
         try:
             yield run
         except (Killed, KeyboardInterrupt) as stop:
+            patience_s = patience.HURRIED_S
             run.end("KILLED", f"stopped by {type(stop).__name__}")
             raise
         except BaseException as error:
@@ -166,12 +169,12 @@ class Tracker:
         else:
             run.end("FINISHED")
         finally:
-            self._settle(folder)
+            self._settle(folder, patience_s)
 
-    def _settle(self, folder: Path | None) -> None:
+    def _settle(self, folder: Path | None, patience_s: float) -> None:
         """Send what waits; what cannot be is kept, whatever ends the wait."""
         try:
-            sent = self.outbox.flush(patience.PATIENCE_S)
+            sent = self.outbox.flush(patience_s)
         except BaseException:
             self._kept(folder)
             raise
@@ -191,7 +194,11 @@ class Tracker:
         experiment = {"name": self._name, "id": self._experiment_id}
         sender, store = self.sender, without_password(self.uri)
         unsent = Unsent(store, experiment, sender.runs, sender.models, writes)
-        place = rescue(folder, unsent, only_files=not len(self.outbox))
+        self.keeps = True
+        try:
+            place = rescue(folder, unsent, only_files=not len(self.outbox))
+        except OSError as error:
+            return f"; nor can they be kept: {error}"
         self._say(f"{len(writes)} writes are kept in {place}: netzip resend {place}")
         return f"; what was measured is in {place}, send it later: netzip resend {place}"
 

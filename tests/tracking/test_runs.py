@@ -326,6 +326,21 @@ class TestAway:
         assert run.info.status == "FINISHED"
 
 
+@pytest.mark.slow
+def test_a_sqlite_file_that_somebody_locks_waits(tracker, tmp_path, locked):
+    """MLflow itself waits 20 seconds for a lock, once; then work goes on, and the end waits."""
+    with tracker.parent("compress", "digits", folder=tmp_path / "none") as parent:
+        with locked(tmp_path / "mlflow.db"):
+            parent.log({"speed/macs": 1.0})
+            child = parent.child("candidate", "small")
+            child.end()
+        assert len(tracker.outbox) == 3
+    found = {r.info.run_name: r for r in tracker.client.search_runs([tracker.experiment_id])}
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert found["digits"].data.metrics == {"speed/macs": 1.0}
+    assert set(found) == {"digits", "small"}
+
+
 class TestOpen:
     def test_a_database_that_is_none_is_bad_input(self, tmp_path, monkeypatch):
         file = tmp_path / "notes.db"
