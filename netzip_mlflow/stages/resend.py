@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError, NetzipError
-from netzip_mlflow.tracking.opening import opened, store_errors
+from netzip_mlflow.tracking.opening import experiment_named, opened, store_errors
 from netzip_mlflow.tracking.outbox import MARKED, REFUSED, Outbox
-from netzip_mlflow.tracking.runs import experiment_named
 from netzip_mlflow.tracking.unsent import Unsent, load, save
 from netzip_mlflow.tracking.writes import Sender, Unresolved, Write
 

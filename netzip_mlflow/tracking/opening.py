@@ -15,7 +15,7 @@ from netzip_mlflow.tracking.reachable import check_reachable
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["opened", "store_errors"]
+__all__ = ["experiment_named", "opened", "store_errors"]
 
 SETTINGS = {
     # the outbox and `patiently` try again: they know what may have arrived
@@ -64,3 +64,17 @@ def store_errors() -> tuple[type[Exception], ...]:
     except ModuleNotFoundError:  # mlflow-skinny
         return (MlflowException,)
     return MlflowException, SQLAlchemyError
+
+
+def experiment_named(client: MlflowClient, name: str) -> str:
+    """The id of an experiment, which is made where there is none; another may do so meanwhile."""
+    from mlflow.exceptions import MlflowException
+
+    if (known := client.get_experiment_by_name(name)) is not None:
+        return known.experiment_id
+    try:
+        return client.create_experiment(name)
+    except MlflowException:
+        if (known := client.get_experiment_by_name(name)) is None:
+            raise
+        return known.experiment_id

@@ -15,7 +15,7 @@ from netzip_mlflow.errors import InputError, NetzipError, Problem, TrackingLost
 from netzip_mlflow.tracking import patience
 from netzip_mlflow.tracking.faults import reason as said_by
 from netzip_mlflow.tracking.faults import transient
-from netzip_mlflow.tracking.opening import opened, store_errors
+from netzip_mlflow.tracking.opening import experiment_named, opened, store_errors
 from netzip_mlflow.tracking.outbox import Outbox
 from netzip_mlflow.tracking.reaper import owner_tags, reap
 from netzip_mlflow.tracking.signals import Killed
@@ -26,24 +26,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-__all__ = ["Run", "Tracker", "experiment_named", "explain"]
+__all__ = ["Run", "Tracker", "explain"]
 
 NOTE = "mlflow.note.content"
 NOTE_LIMIT = 8000  # characters of a tag
-
-
-def experiment_named(client: MlflowClient, name: str) -> str:
-    """The id of an experiment, which is made where there is none; another may do so meanwhile."""
-    from mlflow.exceptions import MlflowException
-
-    if (known := client.get_experiment_by_name(name)) is not None:
-        return known.experiment_id
-    try:
-        return client.create_experiment(name)
-    except MlflowException:
-        if (known := client.get_experiment_by_name(name)) is None:
-            raise
-        return known.experiment_id
 
 
 class Tracker:

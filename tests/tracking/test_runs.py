@@ -326,6 +326,30 @@ class TestAway:
         assert run.info.status == "FINISHED"
 
 
+class TestSearch:
+    """What a search writes about runs of other processes."""
+
+    def test_trials_that_nobody_ended(self, tracker):
+        with tracker.parent("search", "digits") as parent:
+            trials = {name: parent.child("trial", name) for name in ("made", "lost", "at work")}
+            parent.end_trials({trials["made"].id: "FINISHED", trials["at work"].id: "RUNNING"})
+            states = {name: read(tracker, run).info.status for name, run in trials.items()}
+        assert states == {"made": "FINISHED", "lost": "KILLED", "at work": "RUNNING"}
+
+    def test_a_run_of_an_earlier_parent_that_was_created_late(self, tracker, remote, server, store):
+        """The study knows it by the text that stood for it: the store may know it since."""
+        with remote.parent("search", "first") as first:
+            server.away()
+            trial = first.child("trial", "t")
+            known = trial.id
+            server.back()
+        assert known.startswith("unsent-")
+        with Tracker(store, "tests").parent("search", "second") as second:
+            second.adopt(known, "FINISHED", {"netzip.baseline": "b"})
+        tags = read(remote, trial).data.tags
+        assert (tags["netzip.parent"], tags["netzip.baseline"]) == (second.id, "b")
+
+
 @pytest.mark.slow
 def test_a_sqlite_file_that_somebody_locks_waits(tracker, tmp_path, locked):
     """MLflow itself waits 20 seconds for a lock, once; then work goes on, and the end waits."""
