@@ -112,7 +112,8 @@ class TestGoneForGood:
         runs = {run.info.run_name: run for run in folder.runs()}
         assert set(runs) == {"quick", "baseline", "first", "second"}
         assert runs["second"].data.metrics["score/ocs"] == merged["score/ocs"]
-        files = {item.path for item in folder.client.list_artifacts(runs["second"].info.run_id)}
+        client = mlflow.MlflowClient(server.uri)
+        files = {item.path for item in client.list_artifacts(runs["second"].info.run_id)}
         assert {"twin", "layers.csv", "per_class.csv", "netzip.log"} <= files
 
 
