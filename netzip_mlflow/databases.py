@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
-__all__ = ["connect_args", "trouble", "without_password"]
+__all__ = ["connect_args", "sqlite_trouble", "trouble", "without_password"]
 
 SERVERS = ("postgresql", "postgres", "mysql", "mariadb", "mssql")
 PATIENCE_S = 5
+SQLITE_QUERY = (
+    *("uri", "mode", "cache", "immutable", "vfs", "nolock", "psow", "timeout", "isolation_level"),
+    *("detect_types", "check_same_thread", "cached_statements", "autocommit"),
+)
 PATIENT = ("psycopg", "psycopg2", "pymysql", "mysqldb")  # drivers that know `connect_timeout`
 
 
@@ -48,6 +55,46 @@ def trouble(url: str) -> str | None:
         return f"its driver, the package {error.name}, is not installed here{hint}"
     except (SQLAlchemyError, ImportError) as error:
         return _said(error, url)
+
+
+def sqlite_trouble(url: str, patience_s: float = PATIENCE_S) -> str | None:
+    """None where a sqlite database can be written, or made; else why not, in one line."""
+    if find_spec("sqlalchemy") is None:
+        return None
+    from sqlalchemy import create_engine, make_url
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    try:
+        file = make_url(url).database or ""
+        query = [key for key, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True)]
+        if strange := [key for key in query if key not in SQLITE_QUERY]:
+            return f"what follows its ? is not sqlite's: {strange[0]}; in a folder's name write %3F"
+        if file in {"", ":memory:"}:
+            return None
+        if not file.startswith("file:"):
+            reason = _folder_trouble(Path(file))
+            if reason is not None or not Path(file).exists():
+                return reason
+        waiting = {"timeout": patience_s}
+        with create_engine(url, connect_args=waiting, poolclass=NullPool).connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            connection.exec_driver_sql("CREATE TABLE netzip_asks_whether_it_can_write (x)")
+            connection.rollback()
+    except SQLAlchemyError as error:
+        return _said(error, url)
+    return None
+
+
+def _folder_trouble(file: Path) -> str | None:
+    """Why a file cannot be made, nor a journal beside it."""
+    if file.is_dir():
+        return f"{file} is a folder"
+    try:
+        with tempfile.TemporaryFile(dir=file.parent):
+            return None
+    except OSError as error:
+        return f"{file.parent} is not a writable folder: {error.strerror}"
 
 
 def _said(error: Exception, url: str) -> str:

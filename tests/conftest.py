@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 # before anything imports numpy, torch or mlflow, and for every process that a test starts
@@ -91,6 +94,37 @@ def user_code() -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [*sys.path, str(USER_CODE)])
         yield USER_CODE
+
+
+@pytest.fixture(scope="session")
+def faults() -> ModuleType:
+    """The module tests/faults.py: what can go wrong on the way to a store."""
+    name = "faults"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("faults.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def proxy(faults: ModuleType) -> Iterator[Callable[[str], Any]]:
+    """`proxy(uri)`: a proxy in front of a server, to which faults can be given."""
+    with contextlib.ExitStack() as closing:
+
+        def start(upstream: str) -> Any:
+            made = faults.Proxy(upstream)
+            closing.callback(made.close)
+            return made
+
+        yield start
+
+
+@pytest.fixture
+def locked(faults: ModuleType) -> Callable[[Path], contextlib.AbstractContextManager[None]]:
+    """`with locked(file):` somebody else writes to a sqlite file."""
+    return faults.locked
 
 
 @pytest.fixture(autouse=True)

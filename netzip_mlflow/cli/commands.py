@@ -49,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-INFEASIBLE = 3
+FAILED, INFEASIBLE = 1, 3
 
 
 @app.command()
@@ -409,6 +409,26 @@ def export(
     typer.echo(f"{folder}: {', '.join(written)}")
 
 
+@app.command()
+def resend(
+    folder: Annotated[Path, typer.Argument(help="netzip-unsent-..., as a message named it")],
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="tracking store (default: the one that the folder names)")
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send what could not be sent to MLflow; nothing is sent twice."""
+    from netzip_mlflow.progress import watching
+    from netzip_mlflow.stages.resend import resend as run
+
+    with watching(quiet) as (_, say), contextlib.redirect_stdout(sys.stderr):
+        resent = run(folder, tracking_uri, say)
+    _emit(as_json, resent.as_object, resent.as_text)
+    if resent.left:
+        raise typer.Exit(FAILED)
+
+
 @contextlib.contextmanager
 def _options(
     experiment: str | None, store: str | None, quiet: bool, cache: bool = True
@@ -419,7 +439,12 @@ def _options(
 
     assert store is not None  # noqa: S101 (only a dry run, or one without a store, has none)
     with watching(quiet) as (progress, say), contextlib.redirect_stdout(sys.stderr):
-        yield Options(store, experiment or None, _command(), progress, say, cache)
+        warn = _warn if quiet else say
+        yield Options(store, experiment or None, _command(), progress, say, cache, warn)
+
+
+def _warn(line: str) -> None:
+    sys.stderr.write(f"netzip: {line}\n")
 
 
 def _command() -> str:

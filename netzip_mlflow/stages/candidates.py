@@ -20,7 +20,7 @@ from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import thop
 from netzip_mlflow.report import views
 from netzip_mlflow.stages import measurement
-from netzip_mlflow.tracking.models import TWIN_DIGEST, deployable_logger
+from netzip_mlflow.tracking.models import TWIN_DIGEST
 from netzip_mlflow.twin import Twin
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def store(made: Candidate, deployable: Deployable, task: Task) -> None:
     """Write what ships, the twin and golden answers, and log all three."""
     made.file = deployable.save(made.folder)
     _golden(made.file, task)
-    made.run.model(deployable_logger(made.folder, made.name))
+    made.run.model(made.folder, made.name)
     made.note(f"stored: {made.file.stat().st_size:,} bytes, digest {deployable.digest}")
     tags = {"netzip.model_digest": deployable.digest}
     if made.twin is not None and made.twin.architecture is not None:

@@ -14,7 +14,6 @@ from netzip_mlflow.search import study as studies
 from netzip_mlflow.search import told
 from netzip_mlflow.search.study import NAME
 from netzip_mlflow.stages import compress, searched
-from netzip_mlflow.tracking.models import register
 
 if TYPE_CHECKING:
     from netzip_mlflow.deployable import Exports
@@ -118,4 +117,4 @@ def _register(winner: Candidate, name: str) -> str:
         "netzip.terms": found.terms,
     }
     tags = {**shown, **basis, "netzip.chain": winner.chain}
-    return register(winner.run, name, ALIAS, tags)
+    return winner.run.register(name, ALIAS, tags)

@@ -35,8 +35,9 @@ __all__ = [
 class Options:
     """What the command line adds to a recipe.
 
-    `progress(what, done)` is called as work goes on, `say(line)` for what is worth a line; `cache`:
-    whether float techniques' results may come from the stage cache, and are kept there.
+    `progress(what, done)` is called as work goes on, `say(line)` for what is worth a line,
+    `warn(line)` for what nobody may miss, however quiet; `cache`: whether float techniques' results
+    may come from the stage cache, and are kept there.
     """
 
     tracking_uri: str
@@ -45,6 +46,7 @@ class Options:
     progress: Callable[[str, float], None] = lambda _what, _done: None
     say: Callable[[str], None] = lambda _line: None
     cache: bool = True
+    warn: Callable[[str], None] = lambda _line: None
 
 
 @dataclass(eq=False)
@@ -78,7 +80,7 @@ def open_tracker(options: Options) -> Tracker:
     """
     from netzip_mlflow.tracking import Tracker
 
-    return Tracker(options.tracking_uri, options.experiment)
+    return Tracker(options.tracking_uri, options.experiment, say=options.warn)
 
 
 @contextlib.contextmanager
@@ -101,25 +103,14 @@ def job(
         folder = Path(tempfile.mkdtemp(prefix="netzip-"))
     except OSError as error:
         raise NetzipError(f"no temporary folder can be made: {error}; set TMPDIR") from error
-    kept: list[Path] = []
-
-    def keep(label: str) -> Path:
-        try:
-            place = Path.cwd() / f"netzip-{label}-{folder.name.removeprefix('netzip-')}"
-            shutil.move(folder, place)
-        except OSError:  # the current folder is gone, or cannot be written
-            place = folder
-        kept.append(place)
-        return place
-
     try:
-        parent = tracker.joined(kind, join, keep=keep) if join else None
-        with killed_on_sigterm(), parent or tracker.parent(kind, name, keep=keep) as run:
+        parent = tracker.joined(kind, join, folder=folder) if join else None
+        with killed_on_sigterm(), parent or tracker.parent(kind, name, folder=folder) as run:
             yield Job(options, tracker, run, folder)
     except InputError as error:  # found only now: a run exists, so it is no longer status 2
         raise NetzipError(str(error)) from error
     finally:
-        if not kept:
+        if not tracker.keeps:
             shutil.rmtree(folder, ignore_errors=True)
 
 

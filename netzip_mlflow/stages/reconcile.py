@@ -25,16 +25,9 @@ def take_over(work: Job, study: optuna.Study, baseline: str) -> None:
 
 def end_runs(work: Job, study: optuna.Study) -> None:
     """End the runs whose worker died, as the database has them."""
-    trials = study.get_trials(deepcopy=False)
-    known = {t.user_attrs[told.RUN]: t for t in trials if told.RUN in t.user_attrs}
-    of = f"tags.`netzip.parent` = '{work.run.id}' AND tags.`netzip.kind` = 'trial'"
-
-    def call() -> None:
-        client, home = work.run.client, work.run.experiment_id
-        for run in client.search_runs([home], f"attributes.status = 'RUNNING' AND {of}"):
-            trial = known.get(run.info.run_id)
-            if trial is None or trial.state.is_finished():
-                made = trial is not None and told.made(trial)
-                client.set_terminated(run.info.run_id, "FINISHED" if made else "KILLED")
-
-    work.run.deferred(call)
+    statuses = {}
+    for trial in study.get_trials(deepcopy=False):
+        if run := trial.user_attrs.get(told.RUN):
+            status = "FINISHED" if told.made(trial) else "KILLED"
+            statuses[run] = status if trial.state.is_finished() else "RUNNING"
+    work.run.end_trials(statuses)

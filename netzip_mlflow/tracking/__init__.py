@@ -1,7 +1,8 @@
 """The border to MLflow: runs, models, artifacts, views. Nobody else speaks to it.
 
-`Tracker` opens the store, `Tracker.parent` is a run that always ends, and what cannot be sent
-while a server is away waits in an `Outbox`. mlflow is imported inside functions: `check_reachable`
+`Tracker` opens the store, `Tracker.parent` is a run that always ends, every write is a `Write`:
+plain values, which wait in an `Outbox` while the store is away, and lie in a folder for
+`netzip resend` where it stays away. mlflow is imported inside functions: `check_reachable`
 must answer before anything heavy is loaded.
 """
 

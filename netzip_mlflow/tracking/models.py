@@ -7,24 +7,23 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.errors import InputError
+from netzip_mlflow.tracking.faults import transient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
-    from netzip_mlflow.tracking.runs import Run
-
 __all__ = [
+    "add_version",
     "baseline_of",
-    "deployable_logger",
     "local_file",
+    "log_deployable",
     "model_file",
-    "register",
     "stored_baselines",
     "stored_model",
     "stored_twin",
@@ -35,31 +34,32 @@ MANIFEST, GOLDEN, FILE = "netzip.json", "golden.npz", "model.onnx"
 TWIN_DIGEST = "netzip.twin_digest"  # written last: who has it was stored whole
 
 
-def deployable_logger(folder: Path, name: str) -> Callable[[Run], str]:
-    """A function that logs `folder` (model.onnx, netzip.json, golden.npz) and returns the model id.
+def log_deployable(
+    client: MlflowClient, experiment: str, run: str, folder: Path, name: str, *, again: bool = False
+) -> str:
+    """Log `folder` (model.onnx, netzip.json, golden.npz) as a run's model; returns the model's id.
 
     The ONNX flavour with a signature and pinned requirements; no external data, nothing pickled.
+    `again`: an earlier try may have made the model; then it is completed.
     """
-    manifest = json.loads((folder / MANIFEST).read_text())
+    import mlflow.onnx as flavour
+    import onnx
+    from mlflow.entities import LoggedModelOutput
 
-    def log(run: Run) -> str:
-        import mlflow.onnx as flavour
-        import onnx
-        from mlflow.entities import LoggedModelOutput
-
-        model = run.client.create_logged_model(
-            run.experiment_id,
-            name=name,
-            source_run_id=run.id,
-            tags={
-                "netzip.model_digest": manifest["model_digest"],
-                "netzip.chain": "+".join(manifest["chain"]) or "fp32",
-            },
-        )
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    model = _begun(client, experiment, run, name) if again else None
+    if model is None:
+        tags = {
+            "netzip.model_digest": manifest["model_digest"],
+            "netzip.chain": "+".join(manifest["chain"]) or "fp32",
+        }
+        created = client.create_logged_model(experiment, name=name, source_run_id=run, tags=tags)
+        model = created.model_id
+    try:
         with _quiet():
             flavour.log_model(
                 onnx.load(folder / FILE),
-                model_id=model.model_id,
+                model_id=model,
                 signature=_signature(manifest),
                 pip_requirements=[
                     f"{k}=={manifest['versions'][k]}" for k in ("onnx", "onnxruntime")
@@ -70,10 +70,22 @@ def deployable_logger(folder: Path, name: str) -> Callable[[Run], str]:
                 onnx_session_options={"intra_op_num_threads": 1, "inter_op_num_threads": 1},
                 save_as_external_data=False,
             )
-        run.client.log_outputs(run.id, [LoggedModelOutput(model.model_id, 0)])
-        return model.model_id
+    except Exception as error:
+        if not transient(error):  # its files are refused: it would be shown as PENDING for ever
+            with contextlib.suppress(Exception):
+                client.finalize_logged_model(model, "FAILED")
+        raise
+    outputs = client.get_run(run).outputs if again else None
+    if outputs is None or model not in {output.model_id for output in outputs.model_outputs}:
+        client.log_outputs(run, [LoggedModelOutput(model, 0)])
+    return model
 
-    return log
+
+def _begun(client: MlflowClient, experiment: str, run: str, name: str) -> str | None:
+    """The run's logged model of that name, which an earlier try has made."""
+    same = f"source_run_id = '{run}' AND name = '{name}'"
+    earlier = client.search_logged_models([experiment], same, max_results=1)
+    return earlier[0].model_id if earlier else None
 
 
 def _signature(manifest: dict[str, Any]) -> Any:
@@ -202,30 +214,27 @@ def local_file(path: str) -> Path:
     return file
 
 
-def register(run: Run, name: str, alias: str, tags: Mapping[str, str]) -> str:
-    """A run's logged model as a new version of the registered model `name`, found by `alias`.
-
-    Returns:
-        Why that is not so, in a line; empty where it is. A refusal harms nothing else.
-    """
-    reasons = ["it waits until the tracking server is back"]
-
-    def call() -> None:
-        if run.model_id is None:
-            reasons[:] = ["its model is not in the store"]
-            return
-        _require_registered_model(run.client, name)
-        version = run.client.create_model_version(
-            name, f"models:/{run.model_id}", run.id, tags=dict(tags), model_id=run.model_id
+def add_version(
+    client: MlflowClient,
+    name: str,
+    alias: str,
+    run: str,
+    model: str,
+    tags: Mapping[str, str],
+    *,
+    again: bool = False,
+) -> None:
+    """A run's logged model as a new version of the registered model `name`, found by `alias`."""
+    _require_registered_model(client, name)
+    earlier = client.search_model_versions(f"name = '{name}' AND run_id = '{run}'") if again else []
+    version = (
+        earlier[0]
+        if earlier
+        else client.create_model_version(
+            name, f"models:/{model}", run, tags=dict(tags), model_id=model
         )
-        run.client.set_registered_model_alias(name, alias, version.version)
-        reasons.clear()
-
-    try:
-        run.deferred(call)
-    except Exception as error:  # noqa: BLE001 (registries are anyone's plugins)
-        return (str(error).strip() or type(error).__name__).splitlines()[0]
-    return " ".join(reasons)
+    )
+    client.set_registered_model_alias(name, alias, version.version)
 
 
 def _require_registered_model(client: MlflowClient, name: str) -> None:

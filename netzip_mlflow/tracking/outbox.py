@@ -1,83 +1,186 @@
-"""What cannot be sent while the server is away waits here, in order, and is sent again."""
+"""What cannot be sent while the store is away waits here, in order, and is sent again."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
+from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.tracking import faults
 from netzip_mlflow.tracking.reachable import healthy
+from netzip_mlflow.tracking.writes import Unresolved, Write
 
-__all__ = ["Outbox"]
+__all__ = ["MARKED", "REFUSED", "Outbox", "Refused"]
 
 POLL_S = 1.0
+REFUSED = "netzip.refused"  # on the run: files that it lacks
+MARKED = ("artifact", "text", "model", "dataset", "register")
+PASSED_OVER = 3  # writes that fail one after another, when the rest is tried at last
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A write that the store does not take, and why."""
+
+    write: Write
+    reason: str
 
 
 class Outbox:
-    """Calls to MLflow, in order. While the server is away they are kept; none is dropped."""
+    """Writes to MLflow, in order. While the store is away they are kept; none is dropped.
+
+    A write that the store refuses holds up nothing: it stands in `refused`, and `say` is told.
+
+    Args:
+        uri: the store's address, asked for its health after a failure.
+        deliver: sends a write; its second argument says that an earlier try may have arrived.
+    """
 
     def __init__(
         self,
         uri: str,
+        deliver: Callable[[Write, bool], None],
         *,
+        say: Callable[[str], None] = lambda _line: None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
         health: Callable[[str], str | None] = healthy,
     ) -> None:
-        self._uri, self._clock, self._pause, self._health = uri, clock, pause, health
-        self._waiting: list[tuple[Callable[[], Any], Mapping[str, Any] | None]] = []
+        self._uri, self._deliver, self._say = uri, deliver, say
+        self._clock, self._pause, self._health = clock, pause, health
+        self._waiting: list[Write] = []
+        self._uncertain: set[Write] = set()  # tried before: what failed may have arrived
+        self._next_try = self._last_success = clock()
+        self.refused: list[Refused] = []
         self.reason: str | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def send(self, call: Callable[[], Any], note: Mapping[str, Any] | None = None) -> None:
-        """Make the call now, or keep it when the server is away or earlier calls still wait.
+    @property
+    def unsent(self) -> list[Write]:
+        """What the store does not have, in order: refused before, waiting after."""
+        return [*(each.write for each in self.refused), *self._waiting]
 
-        Errors that are not the server's absence are raised. `note` is what the call would write, as
-        plain values: it is what can be saved when the server never comes back.
+    def waits_for(self, path: Path) -> bool:
+        """Whether a file, or one in this folder, is still to be sent."""
+        files = [write.file for write in self.unsent if write.file is not None]
+        return any(f == path or path in f.parents or f in path.parents for f in files)
+
+    def fault(self, write: Write) -> str:
+        """Why the store does not have a write, in a line; empty where it has."""
+        if write in self._waiting:
+            return f"it waits until the store is back ({self.reason})"
+        return next((each.reason for each in self.refused if each.write is write), "")
+
+    def put(self, writes: Iterable[Write]) -> None:
+        """Writes of an earlier process, any of which may have arrived; `flush` sends them."""
+        self._waiting += writes
+        self._uncertain.update(self._waiting)
+
+    def send(self, write: Write) -> None:
+        """Send a write now, or keep it while the store is away or earlier ones still wait.
+
+        Raises:
+            NetzipError: figures or a run are refused; a file that is costs that file alone.
         """
-        self._waiting.append((call, note))
-        self._try()
-
-    def notes(self) -> list[Mapping[str, Any]]:
-        """What still waits, in order."""
-        return [note for _, note in self._waiting if note is not None]
+        self._waiting.append(write)
+        if self.reason is None or self._clock() >= self._next_try:
+            self._try()
 
     def flush(self, patience_s: float) -> bool:
-        """Try until all is sent or `patience_s` seconds have passed; whether all was sent.
+        """Try until all is sent, or nothing was for `patience_s` seconds; whether all was sent.
 
-        A call that is refused does not hold up those behind it (the end of a run is the last):
-        the first such error is raised when everything else is sent or the patience is spent.
+        Raises:
+            NetzipError: figures or a run were refused; everything behind them was sent first.
         """
-        end = self._clock() + patience_s
-        refused: Exception | None = None
+        begun = self._clock()
+        refusal: NetzipError | None = None
         while True:
             try:
                 self._try()
-            except Exception as error:  # noqa: BLE001 (raised below)
-                refused = refused or error
+            except NetzipError as error:
+                refusal = refusal or error
                 continue
-            if not self._waiting or self._clock() >= end:
+            if not self._waiting:
+                break
+            if self._clock() - max(begun, self._last_success) >= patience_s:
+                self._pass_over()
                 break
             self._pause(POLL_S)
-        if refused is not None:
-            raise refused
+        if refusal is not None:
+            raise refusal
         return not self._waiting
 
     def _try(self) -> None:
+        begun = self._clock()
         if self.reason is not None and (reason := self._health(self._uri)) is not None:
-            self.reason = reason
+            self._away(reason, begun)
             return
-        self.reason = None
         while self._waiting:
-            try:
-                self._waiting[0][0]()
-            except Exception:
-                reason = self._health(self._uri)
-                if reason is None:
-                    del self._waiting[0]
-                    raise
-                self.reason = reason
+            begun = self._clock()
+            if not self._sent(self._waiting[0], begun):
                 return
-            del self._waiting[0]
+        self.reason = None
+
+    def _sent(self, write: Write, begun: float) -> bool:
+        """Whether the store has answered for a write, by taking or by refusing it."""
+        again = write in self._uncertain
+        self._uncertain.add(write)
+        try:
+            self._deliver(write, again)
+        except Exception as error:  # noqa: BLE001 (any library below MLflow's client; kept or said)
+            # a registry that lets nobody in is no reason for everything behind it to wait
+            denied = write.kind == "register" and faults.status_of(error) in faults.DENIED
+            if faults.transient(error) and not denied:
+                self._away(faults.reason(error), begun)
+                return False
+            self._waiting.remove(write)
+            self._refuse(write, error)
+            return True
+        self._waiting.remove(write)
+        self.reason, self._last_success = None, self._clock()
+        return True
+
+    def _away(self, reason: str, begun: float) -> None:
+        """At most a third of the time is spent on tries: each may wait for a lock or an answer."""
+        now = self._clock()
+        self.reason, self._next_try = reason, now + max(POLL_S, 2 * (now - begun))
+
+    def _refuse(self, write: Write, error: Exception) -> None:
+        reason = faults.reason(error)
+        self.refused.append(Refused(write, reason))
+        if isinstance(error, Unresolved):  # the run itself was refused, and said
+            return
+        self._say(f"MLflow refuses {write}: {reason}")
+        if write.kind in MARKED:
+            same = [r for r in self.refused if r.write.run == write.run]
+            tags = {REFUSED: "\n".join(f"{r.write.subject}: {r.reason}" for r in same)[:5000]}
+            what = {"metrics": {}, "params": {}, "tags": tags, "step": 0}
+            self._waiting.append(Write("batch", write.run, write.name, write.at, what))
+        if write.measured:
+            raise NetzipError(f"MLflow refuses {write}: {reason}") from error
+
+    def _pass_over(self) -> None:
+        """What the store takes of what waits: a write that never arrives holds up no other run, and
+        of its own run only what needs it."""
+        failures, held = 0, set()
+        if self._health(self._uri) is not None:
+            return
+        for write in list(self._waiting):
+            if write.run in held:
+                continue
+            try:
+                self._deliver(write, True)
+            except Unresolved:
+                continue
+            except Exception:  # noqa: BLE001 (it stays among what waits)
+                held |= {write.run} if write.kind in {"create", "model"} else set()
+                failures += 1
+                if failures == PASSED_OVER:
+                    return
+            else:
+                self._waiting.remove(write)
+                failures = 0

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
-import logging
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.databases import without_password
-from netzip_mlflow.errors import InputError, NetzipError, TrackingLost
-from netzip_mlflow.tracking.description import NOTE, set_tag
+from netzip_mlflow.errors import InputError, NetzipError, Problem, TrackingLost
+from netzip_mlflow.tracking import patience
+from netzip_mlflow.tracking.description import NOTE
+from netzip_mlflow.tracking.faults import reason as said_by
+from netzip_mlflow.tracking.faults import transient
+from netzip_mlflow.tracking.opening import experiment_named, opened, store_errors
 from netzip_mlflow.tracking.outbox import Outbox
-from netzip_mlflow.tracking.reachable import check_reachable
 from netzip_mlflow.tracking.reaper import owner_tags, reap
 from netzip_mlflow.tracking.signals import Killed
+from netzip_mlflow.tracking.unsent import Unsent, rescue
+from netzip_mlflow.tracking.writes import Sender, Write, new_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 __all__ = ["Run", "Tracker", "explain"]
 
-PATIENCE_S = 30.0
 NOTE_LIMIT = 8000  # characters of a tag
-UNSENT = "unsent.json"
 
 
 class Tracker:
@@ -41,21 +41,20 @@ class Tracker:
         TrackingUnavailable: the store cannot be reached or opened.
     """
 
-    def __init__(self, uri: str, experiment: str | None = None) -> None:
-        check_reachable(uri)
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        import mlflow
-
-        # a new database announces each step of its making
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        _require_database_support(uri)
-        self.uri = uri
-        mlflow.set_tracking_uri(uri)
-        self.outbox = Outbox(uri)
+    def __init__(
+        self,
+        uri: str,
+        experiment: str | None = None,
+        *,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        client = opened(uri)
+        self.uri, self._say, self._name = uri, say, ""
+        self.sender = Sender(client, self._experiment)
+        self.outbox = Outbox(uri, self.sender, say=say)
+        self.client: MlflowClient = client
+        self.keeps = False  # whether a work folder holds what was not sent, and must stay
         try:
-            self.client: MlflowClient = mlflow.MlflowClient(uri)
             self._resumed = os.environ.get("MLFLOW_RUN_ID")
             if self._resumed:
                 self._experiment_id = self._adopt(self._resumed)
@@ -63,12 +62,11 @@ class Tracker:
                 self._experiment_id = self._find(experiment)
             if self._experiment_id is not None:
                 reap(self.client, self._experiment_id)
-        except _store_errors() as error:
-            reason = str(error).strip().splitlines()[0]
+        except store_errors() as error:
             raise InputError(
-                f"the tracking store {without_password(uri)} cannot be used: "
-                f"{without_password(reason)}"
+                f"the tracking store {without_password(uri)} cannot be used: {said_by(error)}"
             ) from error
+        self.client = patience.patient(client)
 
     def _adopt(self, run_id: str) -> str:
         """Own the run that `mlflow run` started, before any work: kill -9 may come at any time."""
@@ -79,59 +77,76 @@ class Tracker:
     @property
     def experiment_id(self) -> str:
         """The experiment; made when it is first needed, so that bad input leaves none behind."""
+        return patience.patiently(self._experiment)
+
+    def _experiment(self) -> str:
         if self._experiment_id is None:
-            found = self.client.get_experiment_by_name(self._name)  # another may have made it since
-            made = found.experiment_id if found else self.client.create_experiment(self._name)
-            self._experiment_id = made
+            self._experiment_id = experiment_named(self.sender.client, self._name)
         return self._experiment_id
 
     def _find(self, name: str | None) -> str | None:
-        given = os.environ.get("MLFLOW_EXPERIMENT_ID")
-        if given and name is None:
-            return given
+        number = os.environ.get("MLFLOW_EXPERIMENT_ID")
+        if number and name is None:
+            return self._by_id("MLFLOW_EXPERIMENT_ID", number)
         self._name = name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "netzip"
         found = self.client.get_experiment_by_name(name)
         if found is None:
-            return None
-        if found.lifecycle_stage == "deleted":
+            return self._by_id("--experiment", name) if name.isdecimal() else None
+        return self._undeleted(found)
+
+    def _by_id(self, where: str, number: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            experiment = self.client.get_experiment(number)
+        except (MlflowException, ValueError) as error:
+            if transient(error):
+                raise
+            problem = Problem(where, f"no experiment has the id {number!r}", "an id in the store")
+            raise InputError(problem) from None
+        self._name = experiment.name
+        return self._undeleted(experiment)
+
+    @staticmethod
+    def _undeleted(experiment: Experiment) -> str:
+        if experiment.lifecycle_stage == "deleted":
+            name = experiment.name
             raise InputError(f"experiment {name!r} is deleted: restore it, or name another")
-        return found.experiment_id
+        return experiment.experiment_id
 
     @contextlib.contextmanager
-    def parent(
-        self, kind: str, name: str, *, keep: Callable[[str], Path] | None = None
-    ) -> Iterator[Run]:
+    def parent(self, kind: str, name: str, *, folder: Path | None = None) -> Iterator[Run]:
         """A parent run: FINISHED, FAILED with its reason, or KILLED, and its children with it.
 
         Args:
             kind: the tag `netzip.kind`.
             name: the run's name, unless `mlflow run` has named it.
-            keep: called when the server went away for good; saves what was measured and returns
-                the place that the error names.
+            folder: holds the files that are logged; where the store stays away, or refuses some,
+                it is moved into the current folder with what `netzip resend` needs.
 
         Raises:
             TrackingLost: the server did not come back; everything else is as the block raised it.
         """
-        with self._lasting(Run(self, kind, name, resume=self._resumed), keep) as run:
+        with self._lasting(Run(self, kind, name, resume=self._resumed), folder) as run:
             yield run
 
     @contextlib.contextmanager
-    def joined(
-        self, kind: str, run_id: str, *, keep: Callable[[str], Path] | None = None
-    ) -> Iterator[Run]:
+    def joined(self, kind: str, run_id: str, *, folder: Path | None = None) -> Iterator[Run]:
         """The parent run of another process, to make children below it: these end with the block.
 
         Raises:
             TrackingLost: as `parent`.
         """
-        with self._lasting(Run(self, kind, "", resume=run_id, attach=True), keep) as run:
+        with self._lasting(Run(self, kind, "", resume=run_id, attach=True), folder) as run:
             yield run
 
     @contextlib.contextmanager
-    def _lasting(self, run: Run, keep: Callable[[str], Path] | None) -> Iterator[Run]:
+    def _lasting(self, run: Run, folder: Path | None) -> Iterator[Run]:
+        patience_s = patience.PATIENCE_S
         try:
             yield run
         except (Killed, KeyboardInterrupt) as stop:
+            patience_s = patience.HURRIED_S
             run.end("KILLED", f"stopped by {type(stop).__name__}")
             raise
         except BaseException as error:
@@ -140,26 +155,43 @@ class Tracker:
         else:
             run.end("FINISHED")
         finally:
-            self._settle(keep)
+            self._settle(folder, patience_s)
 
-    def _settle(self, keep: Callable[[str], Path] | None) -> None:
-        if self.outbox.flush(PATIENCE_S):
+    def _settle(self, folder: Path | None, patience_s: float) -> None:
+        """Send what waits; what cannot be is kept, whatever ends the wait."""
+        try:
+            sent = self.outbox.flush(patience_s)
+        except BaseException:
+            self._kept(folder)
+            raise
+        kept = self._kept(folder)
+        if sent:
             return
-        place = ""
-        if keep:
-            folder = keep("unsent")
-            text = json.dumps(self.outbox.notes(), indent=2)
-            (folder / UNSENT).write_text(text, encoding="utf-8")
-            place = f"; what was measured is in {folder}, the writes themselves in {UNSENT} there"
         raise TrackingLost(
             f"the tracking server {without_password(self.uri)} went away ({self.outbox.reason}) "
-            f"and {len(self.outbox)} writes could not be sent{place}"
+            f"and {len(self.outbox)} writes could not be sent{kept}"
         )
+
+    def _kept(self, folder: Path | None) -> str:
+        """Where what was not sent is now, and what sends it; nothing where all was."""
+        writes = tuple(self.outbox.unsent)
+        if folder is None or not writes:
+            return ""
+        experiment = {"name": self._name, "id": self._experiment_id}
+        sender, store = self.sender, without_password(self.uri)
+        unsent = Unsent(store, experiment, sender.runs, sender.models, writes)
+        self.keeps = True
+        try:
+            place = rescue(folder, unsent, only_files=not len(self.outbox))
+        except OSError as error:
+            return f"; nor can they be kept: {error}"
+        self._say(f"{len(writes)} writes are kept in {place}: netzip resend {place}")
+        return f"; what was measured is in {place}, send it later: netzip resend {place}"
 
     def set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str]) -> None:
         """Tags of an experiment: its saved views, and its description beside the user's."""
-        for key, value in tags.items():
-            self.outbox.send(functools.partial(set_tag, self.client, experiment_id, key, value))
+        what = {"experiment": experiment_id, "tags": dict(tags)}
+        self.outbox.send(Write("experiment_tags", "", "", _now(), what))
 
 
 class Run:
@@ -181,26 +213,34 @@ class Run:
         attach: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        self._tracker, self._parent, self._below = tracker, parent, below
+        self._tracker, self._parent = tracker, parent
         self._attached = attach
         self._children: list[Run] = []
-        self._id: str | None = resume
+        self._key = resume or new_id()
         self._ended = False
         self._note = ""
         self.kind, self.name = kind, name
-        self.model_id: str | None = None
         given = {"netzip.kind": kind, **owner_tags(), **(tags or {})}
         if attach:
             return
         if resume:
             self.log(tags=given)
         else:
-            self._send(lambda: self._create(given))
+            if parent is not None:
+                given["netzip.parent"] = parent.id
+                given["mlflow.parentRunId"] = below or parent.id
+            self._create(given)
 
     @property
     def id(self) -> str:
-        """The run's id; empty while the server has been away since before it was made."""
-        return self._id or ""
+        """The run's id; until the store has created it, a text that stands for it in tags and texts
+        and is replaced when they are sent."""
+        return self._tracker.sender.runs.get(self._key, self._key)
+
+    @property
+    def model_id(self) -> str | None:
+        """The id of its logged model, once the store has it."""
+        return self._tracker.sender.models.get(self._key)
 
     def child(
         self,
@@ -223,17 +263,9 @@ class Run:
     def adopt(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:
         """A run that an earlier parent has left behind stands below this one from now on; with a
         `status` it ends so, unless it has."""
-        from mlflow.entities import RunTag
-
         given = {**tags, "netzip.parent": self.id, "mlflow.parentRunId": self.id}
-
-        def call() -> None:
-            client = self._tracker.client
-            client.log_batch(run_id, tags=[RunTag(k, v) for k, v in given.items()])
-            if status and client.get_run(run_id).info.status != status:
-                client.set_terminated(run_id, status)
-
-        self._send(call)
+        write = Write("adopt", run_id, "", _now(), {"status": status, "tags": given})
+        self._tracker.outbox.send(write)
 
     def log(
         self,
@@ -248,29 +280,16 @@ class Run:
         Raises:
             NetzipError: a metric is not finite.
         """
-        from mlflow.entities import Metric, Param, RunTag
-
         for key, value in (metrics or {}).items():
             if not math.isfinite(value):
                 raise NetzipError(
                     f"metric {key} of {self.name} is {value}; only finite values are logged"
                 )
-        now = int(time.time() * 1000)
         self._send(
-            lambda: self._tracker.client.log_batch(
-                self.id,
-                metrics=[
-                    Metric(k, float(v), now, step, model_id=self.model_id, run_id=self.id)
-                    for k, v in (metrics or {}).items()
-                ],
-                params=[Param(k, str(v)) for k, v in (params or {}).items()],
-                tags=[RunTag(k, str(v)) for k, v in (tags or {}).items()],
-            ),
+            "batch",
             {
-                "run": self.name,
-                "kind": self.kind,
                 "step": step,
-                "metrics": dict(metrics or {}),
+                "metrics": {k: float(v) for k, v in (metrics or {}).items()},
                 "params": {k: str(v) for k, v in (params or {}).items()},
                 "tags": {k: str(v) for k, v in (tags or {}).items()},
             },
@@ -282,37 +301,44 @@ class Run:
         self.log(tags={NOTE: self._note})
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """A file, or all files of a folder. It must stay until the parent has ended."""
-        client = self._tracker.client
-        log = client.log_artifacts if path.is_dir() else client.log_artifact
-        self._send(lambda: log(self.id, str(path), folder))
+        """A file, or each file of a folder. It must stay until it is sent: see `settled`."""
+        if not path.is_dir():
+            self._send("artifact", {"folder": folder}, path)
+            return
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            inner = file.parent.relative_to(path).as_posix()
+            places = [part for part in (folder, inner) if part and part != "."]
+            self._send("artifact", {"folder": "/".join(places) or None}, file)
+
+    def settled(self, path: Path) -> bool:
+        """Whether a file, or all of a folder, has been sent and may be removed."""
+        return not self._tracker.outbox.waits_for(path)
 
     def text(self, text: str, file: str) -> None:
         """A text as an artifact."""
-        self._send(lambda: self._tracker.client.log_text(self.id, text, file))
+        self._send("text", {"text": text, "file": file})
 
     def dataset(self, name: str, digest: str, context: str) -> None:
         """The data set as an input of the run: name, digest and which split."""
-        from mlflow.data.code_dataset_source import CodeDatasetSource
-        from mlflow.data.meta_dataset import MetaDataset
-        from mlflow.entities import DatasetInput, InputTag
+        self._send("dataset", {"name": name, "digest": digest, "context": context})
 
-        source = CodeDatasetSource(tags={"netzip.data": name})
-        entity = MetaDataset(source=source, name=name, digest=digest)._to_mlflow_entity()
-        given = DatasetInput(entity, [InputTag("mlflow.data.context", context)])
-        self._send(lambda: self._tracker.client.log_inputs(self.id, datasets=[given]))
+    def model(self, folder: Path, name: str) -> None:
+        """Log a deployable's folder as the run's model, to which later metrics are linked."""
+        self._send("model", {"model": name}, folder)
 
-    def model(self, log: Callable[[Run], str]) -> None:
-        """Log a model; `log` returns the model's id, to which later metrics are linked."""
+    def register(self, name: str, alias: str, tags: Mapping[str, str]) -> str:
+        """Its logged model as a new version of the registered model `name`, found by `alias`.
 
-        def call() -> None:
-            self.model_id = log(self)
+        Returns:
+            Why that is not so, in a line; empty where it is. A refusal harms nothing else.
+        """
+        write = self._send("register", {"model": name, "alias": alias, "tags": dict(tags)})
+        return self._tracker.outbox.fault(write)
 
-        self._send(call)
-
-    def deferred(self, call: Callable[[], Any]) -> None:
-        """A call of the client's own, in its turn behind what this run has written."""
-        self._send(call)
+    def end_trials(self, statuses: Mapping[str, str]) -> None:
+        """End the trials' runs below this one that are RUNNING, by their ids: as `statuses` says,
+        else as KILLED."""
+        self._send("end_trials", {"statuses": dict(statuses)})
 
     def end(self, status: str = "FINISHED", reason: str = "") -> None:
         """End the run and every child still open, once."""
@@ -328,8 +354,9 @@ class Run:
             if self._parent is None:
                 said = f"**{status.lower()}**: {reason}"[:5000]
                 tags[NOTE] = f"{said}\n\n{self._note}"[:NOTE_LIMIT] if self._note else said
-            self.log(tags=tags)
-        self._send(lambda: self._tracker.client.set_terminated(self.id, status))
+            with contextlib.suppress(NetzipError):  # refused, and said: the run ends all the same
+                self.log(tags=tags)
+        self._send("end", {"status": status})
 
     @property
     def client(self) -> MlflowClient:
@@ -344,36 +371,16 @@ class Run:
     def _create(self, tags: Mapping[str, str]) -> None:
         from mlflow.tracking.context.registry import resolve_tags
 
-        given = resolve_tags(dict(tags))
-        if self._parent is not None:
-            given["netzip.parent"] = self._parent.id
-            given["mlflow.parentRunId"] = self._below or self._parent.id
-        created = self._tracker.client.create_run(
-            self._tracker.experiment_id, tags=given, run_name=self.name
-        )
-        self._id = created.info.run_id
+        self._send("create", {"tags": resolve_tags(dict(tags))})
 
-    def _send(self, call: Callable[[], Any], note: Mapping[str, Any] | None = None) -> None:
-        self._tracker.outbox.send(call, note)
+    def _send(self, kind: str, what: Mapping[str, Any], file: Path | None = None) -> Write:
+        write = Write(kind, self._key, self.name, _now(), what, file)
+        self._tracker.outbox.send(write)
+        return write
 
 
-def _require_database_support(uri: str) -> None:
-    if not uri.startswith(("http:", "https:")) and find_spec("sqlalchemy") is None:
-        raise InputError(
-            f"the tracking store {uri} needs full mlflow, here is mlflow-skinny: name a server "
-            "with --tracking-uri http://... (or measure files with --no-log)"
-        )
-
-
-def _store_errors() -> tuple[type[Exception], ...]:
-    """What a store that cannot be used raises; a database's own errors pass through MLflow."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        from sqlalchemy.exc import SQLAlchemyError
-    except ModuleNotFoundError:  # mlflow-skinny
-        return (MlflowException,)
-    return MlflowException, SQLAlchemyError
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def explain(uri: str, run_id: str, reason: str) -> None:
@@ -381,10 +388,8 @@ def explain(uri: str, run_id: str, reason: str) -> None:
 
     A run that is not there has nobody to read it: the caller has said the reason already.
     """
-    import mlflow
-
-    with contextlib.suppress(*_store_errors()):
-        client = mlflow.MlflowClient(uri)
+    with contextlib.suppress(InputError, *store_errors()):
+        client = opened(uri)
         client.set_tag(run_id, "netzip.reason", reason[:5000])
         said = f"**failed**: {reason}"[:5000]
         if not client.get_run(run_id).data.tags.get(NOTE, "").startswith(said):

@@ -9,7 +9,7 @@ import pytest
 
 COMMANDS = (
     *("compress", "train", "search", "measure", "compare", "score"),
-    *("validate", "init", "list", "doctor", "export"),
+    *("validate", "init", "list", "doctor", "export", "resend"),
 )
 
 

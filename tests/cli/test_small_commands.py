@@ -64,3 +64,10 @@ class TestSmallCommands:
     def test_nothing_at_all_is_a_call_for_help(self, netzip, place):
         ended = netzip()
         assert "compress" in ended.out + ended.err
+
+
+class TestResend:
+    def test_a_folder_without_anything_to_send(self, netzip, place):
+        ended = netzip("resend", place)
+        assert (ended.status, ended.out) == (2, "")
+        assert "unsent.json" in ended.err

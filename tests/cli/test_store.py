@@ -56,6 +56,31 @@ class TestServer:
         assert f"{place}/no/folder is not a writable folder" in ended.err
 
 
+class TestExperiment:
+    """An id that the store has not: before any work, and no experiment is made of it."""
+
+    @pytest.mark.parametrize("command", [["compress", "recipe.yaml"], ["compare"]])
+    def test_by_option(self, netzip, recipe, store, command):
+        ended = netzip(*command, "--experiment", "999")
+        assert (ended.status, ended.out) == (2, "")
+        assert "--experiment: no experiment has the id '999'" in ended.err
+        assert [e.name for e in store.search_experiments()] == ["Default"]
+
+    @pytest.mark.parametrize("given", ["999", "signs"])
+    def test_by_the_environment(self, netzip, recipe, store, monkeypatch, given):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", given)
+        ended = netzip("compress", recipe)
+        assert (ended.status, ended.out) == (2, "")
+        assert f"MLFLOW_EXPERIMENT_ID: no experiment has the id '{given}'" in ended.err
+
+    def test_an_id_names_its_experiment(self, netzip, store, place):
+        (place / "t.csv").write_text(TABLE)
+        number = store.create_experiment("signs")
+        assert netzip("score", "t.csv", "--log", "--experiment", number).status == 0
+        assert {run.info.experiment_id for run in store.all_runs()} == {number}
+        assert len(store.search_experiments()) == 2
+
+
 class TestUnderMlflowRun:
     def test_the_reason_is_left_on_the_run_that_was_started(
         self, netzip, recipe, store, monkeypatch

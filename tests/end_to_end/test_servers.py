@@ -77,7 +77,7 @@ class TestGoneForGood:
         assert (status, out) == (1, "")
         assert f"the tracking server {server.uri} went away" in err
         assert "Traceback" not in err
-        named = re.search(r"what was measured is in (\S+),", err)
+        named = re.search(r"what was measured is in ([^\s,]+),", err)
         assert named is not None
         place = Path(named.group(1))
         assert place.parent == folder.path
@@ -90,16 +90,31 @@ class TestGoneForGood:
         for key in ("accuracy/top1", "speed/latency_ms", "size/disk_bytes", "score/ocs"):
             assert frame[key].notna().all()
         assert (place / "comparison" / "report.html").is_file()
-        unsent = json.loads((place / "unsent.json").read_text())
-        second = [each["metrics"] for each in unsent if each["run"] == "second"]
-        merged = {key: value for metrics in second for key, value in metrics.items()}
+        writes = json.loads((place / "unsent.json").read_text())["writes"]
+        second = [each["what"] for each in writes if each["name"] == "second"]
+        merged = {k: v for what in second for k, v in what.get("metrics", {}).items()}
         assert merged["score/ocs"] == pytest.approx(frame.loc["second", "score/ocs"])
         assert folder.scratch() == []
+        assert f"netzip resend {place}" in err
 
-        # what it could not end any more is ended by the next one that comes along
+        # what it could not end any more is ended by the next one that comes along, or as it was
         assert "RUNNING" in folder.states().values()
         Tracker(folder.uri, "netzip")
         assert "RUNNING" not in folder.states().values()
+        server.start()
+        for sent in (True, False):
+            process = folder.netzip("resend", str(place), "--json")
+            out, err = process.communicate(timeout=120)
+            assert process.returncode == 0, err
+            resent = json.loads(out)
+            assert (resent["sent"] > 0, resent["left"]) == (sent, [])
+        assert set(folder.states().values()) == {"FINISHED"}
+        runs = {run.info.run_name: run for run in folder.runs()}
+        assert set(runs) == {"quick", "baseline", "first", "second"}
+        assert runs["second"].data.metrics["score/ocs"] == merged["score/ocs"]
+        client = mlflow.MlflowClient(server.uri)
+        files = {item.path for item in client.list_artifacts(runs["second"].info.run_id)}
+        assert {"twin", "layers.csv", "per_class.csv", "netzip.log"} <= files
 
 
 class TestComesBack:

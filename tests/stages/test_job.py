@@ -54,10 +54,11 @@ def lost(workplace, monkeypatch):
         raise ConnectionError("refused")
 
     def leave() -> None:
-        monkeypatch.setattr(tracker.client, "log_batch", refused)
-        monkeypatch.setattr(tracker.client, "set_terminated", refused)
+        monkeypatch.setattr(tracker.sender.client, "log_batch", refused)
+        monkeypatch.setattr(tracker.sender.client, "set_terminated", refused)
         tracker.outbox = Outbox(
             workplace.tracking_uri,
+            tracker.sender,
             clock=lambda: float(len(seconds)),
             pause=seconds.append,
             health=lambda _uri: "refused",
@@ -96,10 +97,10 @@ def test_metrics_that_could_not_be_sent_are_in_that_folder_too(workplace, scratc
     with pytest.raises(NetzipError):
         work()
     (kept,) = tmp_path.glob("netzip-unsent-*")
-    waiting = json.loads((kept / "unsent.json").read_text())
-    assert {"accuracy/top1": 0.123456} in [each["metrics"] for each in waiting]
-    assert waiting[-1]["run"] == "digits"
-    assert waiting[-1]["tags"]["netzip.reason"] == "and then the disk was full"
+    *waiting, reason, end = json.loads((kept / "unsent.json").read_text())["writes"]
+    assert {"accuracy/top1": 0.123456} in [each["what"].get("metrics") for each in waiting]
+    assert (reason["name"], end["kind"], end["what"]["status"]) == ("digits", "end", "FAILED")
+    assert reason["what"]["tags"]["netzip.reason"] == "and then the disk was full"
 
 
 def test_it_is_kept_where_it_is_when_the_current_folder_is_gone(

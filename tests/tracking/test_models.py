@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -16,47 +15,12 @@ import yaml
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.tracking import models
 
-SHAPE, CLASSES = (1, 2, 2), ("cat", "dog", "eel")
+SHAPE = (1, 2, 2)
 
 
 def digest(folder: Path) -> str:
     """Of the model there."""
     return hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()[:16]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """What a candidate ships: a linear classifier of four pixels."""
-    place = tmp_path / "small"
-    place.mkdir()
-    weights = np.arange(12, dtype=np.float32).reshape(4, 3)
-    graph = onnx.helper.make_graph(
-        [
-            onnx.helper.make_node("Flatten", ["images"], ["pixels"]),
-            onnx.helper.make_node("MatMul", ["pixels", "weights"], ["scores"]),
-        ],
-        "small",
-        [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["batch", *SHAPE])],
-        [onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["batch", 3])],
-        [onnx.numpy_helper.from_array(weights, "weights")],
-    )
-    model = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10
-    )
-    onnx.save(model, place / "model.onnx")
-    images = np.ones((16, *SHAPE), np.float32)
-    np.savez(place / "golden.npz", images=images, scores=images.reshape(16, 4) @ weights)
-    manifest = {
-        "task": "classification",
-        "chain": ["prune_l1(0.3)", "ptq(int8)"],
-        "input": {"name": "images", "shape": list(SHAPE)},
-        "output": "scores",
-        "classes": list(CLASSES),
-        "model_digest": digest(place),
-        "versions": {name: version(name) for name in ("onnx", "onnxruntime")},
-    }
-    (place / "netzip.json").write_text(json.dumps(manifest))
-    return place
 
 
 @pytest.fixture
@@ -67,7 +31,8 @@ def logged(tracker, folder):
     with tracker.parent("compress", "digits") as parent:
         baseline = parent.child("baseline", "baseline", {"netzip.training_digest": "d1"})
         run = parent.child("candidate", "small", {"netzip.baseline": baseline.id})
-        run.model(models.deployable_logger(folder, "small"))
+        run.log({"before": 1.0})
+        run.model(folder, "small")
         run.artifact(folder / "twin", "twin")
         run.log({"accuracy/top1": 0.5}, tags={"netzip.twin_digest": "t1"})
     return run
@@ -115,6 +80,7 @@ def test_the_model_belongs_to_its_run_and_carries_its_metrics(tracker, logged, f
     assert found.tags["netzip.model_digest"] == digest(folder)
     assert found.tags["netzip.chain"] == "prune_l1(0.3)+ptq(int8)"
     assert {m.key: m.value for m in found.metrics} == {"accuracy/top1": 0.5}
+    assert tracker.client.get_run(logged.id).data.metrics == {"before": 1.0, "accuracy/top1": 0.5}
     outputs = tracker.client.get_run(logged.id).outputs.model_outputs
     assert [o.model_id for o in outputs] == [logged.model_id]
 
@@ -193,7 +159,7 @@ def test_the_twin_behind_a_model(tracker, logged, folder, tmp_path):
 class TestRegister:
     def test_the_model_under_its_alias_however_often(self, tracker, logged):
         for number in (1, 2):
-            assert models.register(logged, "shipping", "best-ocs", {"netzip.ocs": "3"}) == ""
+            assert logged.register("shipping", "best-ocs", {"netzip.ocs": "3"}) == ""
             found = tracker.client.get_model_version_by_alias("shipping", "best-ocs")
             assert (int(found.version), found.run_id, found.tags) == (
                 number,
@@ -219,19 +185,19 @@ class TestRegister:
         def refuse(*_given, **_named):
             raise error
 
-        monkeypatch.setattr(tracker.client, call, refuse)
-        assert models.register(logged, "shipping", "best-ocs", {}) == "not yours"
+        monkeypatch.setattr(tracker.sender.client, call, refuse)
+        assert logged.register("shipping", "best-ocs", {}) == "not yours"
         assert len(tracker.outbox) == 0
 
     def test_versions_may_be_added_where_no_model_may_be_made(self, tracker, logged, monkeypatch):
         tracker.client.create_registered_model("shipping")
-        monkeypatch.delattr(type(tracker.client), "create_registered_model")
-        assert models.register(logged, "shipping", "best-ocs", {}) == ""
+        monkeypatch.delattr(type(tracker.sender.client), "create_registered_model")
+        assert logged.register("shipping", "best-ocs", {}) == ""
 
     def test_a_model_that_was_not_stored(self, tracker):
         with tracker.parent("compress", "digits") as parent:
             run = parent.child("candidate", "small")
-            assert "not in the store" in models.register(run, "shipping", "best-ocs", {})
+            assert "could not be logged" in run.register("shipping", "best-ocs", {})
         assert tracker.client.search_registered_models() == []
 
 

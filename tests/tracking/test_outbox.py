@@ -2,134 +2,209 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.tracking.outbox import Outbox
+from netzip_mlflow.tracking.writes import Write
 
 
 class Post:
-    """Counts what arrives; a call fails while the server is away."""
+    """Takes writes, named by numbers; fails while the server is away."""
 
     def __init__(self, server) -> None:
         self.server = server
         self.arrived: list[int] = []
+        self.again: list[int] = []
 
-    def letter(self, number: int) -> Callable[[], None]:
-        def call() -> None:
-            if self.server.reason is not None:
-                raise ConnectionError(self.server.reason)
-            self.arrived.append(number)
-
-        return call
-
-
-def outbox(server) -> Outbox:
-    return Outbox("http://store", clock=server.clock, pause=server.pause, health=server.health)
+    def __call__(self, write: Write, again: bool) -> None:
+        if again:
+            self.again.append(write.at)
+        if self.server.reason is not None:
+            raise ConnectionError(self.server.reason)
+        if error := write.what.get("error"):
+            raise error
+        self.arrived.append(write.at)
 
 
-def test_a_call_is_made_at_once_while_the_server_answers(server):
-    post, box = Post(server), outbox(server)
-    box.send(post.letter(1))
+def letter(number: int, kind: str = "batch", *, error=None, file=None, run: str = "r") -> Write:
+    return Write(kind, run, run, number, {"error": error}, file)
+
+
+def outbox(server, post, **more) -> Outbox:
+    return Outbox(
+        "http://store",
+        post,
+        clock=server.clock,
+        pause=server.pause,
+        health=server.health,
+        **more,
+    )
+
+
+@pytest.fixture
+def post(server) -> Post:
+    return Post(server)
+
+
+@pytest.fixture
+def box(server, post) -> Outbox:
+    return outbox(server, post)
+
+
+def test_a_write_is_sent_at_once_while_the_server_answers(server, post, box):
+    box.send(letter(1))
     assert post.arrived == [1]
     assert len(box) == 0
     assert server.asked == 0, "a healthy server is not asked before every call"
 
 
-def test_what_was_sent_while_away_arrives_in_order_and_before_what_came_later(server):
-    post, box = Post(server), outbox(server)
-    server.away()
-    box.send(post.letter(1))
-    box.send(post.letter(2))
+def test_what_was_sent_while_away_arrives_in_order_and_before_what_came_later(server, post, box):
+    server.away("connection refused")
+    box.send(letter(1))
+    box.send(letter(2))
     assert post.arrived == []
     assert len(box) == 2
     assert box.reason == "connection refused"
     server.back()
-    box.send(post.letter(3))
+    server.now += 5
+    box.send(letter(3))
     assert post.arrived == [1, 2, 3]
     assert box.reason is None
+    assert post.again == [1], "only the first one was tried: the others cannot have arrived"
 
 
-def test_flush_waits_for_the_server_and_no_longer(server):
-    post, box = Post(server), outbox(server)
+def test_work_is_not_held_up_by_tries(server, post, box):
+    """A try may last as long as a lock or a time out: at most a third of the time is theirs."""
+
+    def slow(write: Write, again: bool) -> None:
+        server.now += 20
+        post(write, again)
+
+    box = outbox(server, slow)
+    server.away()
+    for number in range(30):
+        box.send(letter(number))
+        server.now += 2
+    assert server.now < 30 * 2 + 20 + 20 * 30 * 2 / 40 + 1
+    server.back()
+    assert box.flush(0.0)
+    assert post.arrived == list(range(30))
+
+
+def test_flush_waits_for_the_server_and_no_longer(server, post, box):
     server.away(until=4.0)
-    box.send(post.letter(1))
+    box.send(letter(1))
     assert box.flush(30.0)
     assert post.arrived == [1]
     assert 4.0 <= server.now < 6.0
 
 
-def test_flush_gives_up_after_its_patience_and_keeps_everything(server):
-    post, box = Post(server), outbox(server)
+def test_flush_gives_up_after_its_patience_and_keeps_everything(server, post, box):
     server.away("no route to host")
-    box.send(post.letter(1))
-    box.send(post.letter(2))
+    box.send(letter(1))
+    box.send(letter(2))
     assert not box.flush(10.0)
     assert 10.0 <= server.now <= 11.0
-    assert len(box) == 2
+    assert [write.at for write in box.unsent] == [1, 2]
     assert box.reason == "no route to host"
     server.back()
     assert box.flush(0.0)
     assert post.arrived == [1, 2]
 
 
-def test_flush_of_nothing_takes_no_time(server):
-    assert outbox(server).flush(30.0)
+def test_patience_begins_again_with_each_success(server, post):
+    """A server that takes one write in eight seconds is not away."""
+    turns = iter(range(1000))
+
+    def seldom(write: Write, again: bool) -> None:
+        if next(turns) % 8:
+            raise TimeoutError
+        post(write, again)
+
+    box = outbox(server, seldom)
+    box.put(letter(number) for number in range(5))
+    assert box.flush(10.0)
+    assert post.arrived == [0, 1, 2, 3, 4]
+    assert server.now > 20
+
+
+def test_flush_of_nothing_takes_no_time(server, box):
+    assert box.flush(30.0)
     assert server.now == 0.0
 
 
-def test_an_error_that_is_not_the_servers_absence_is_raised_and_not_repeated(server):
-    post, box = Post(server), outbox(server)
-    tried = []
-
-    def refused() -> None:
-        tried.append(1)
-        raise ValueError("Changing param values is not allowed")
-
-    with pytest.raises(ValueError, match="Changing param"):
-        box.send(refused)
-    box.send(post.letter(1))
-    assert post.arrived == [1]
-    assert len(tried) == 1
+def test_figures_that_are_refused_are_an_error_and_not_repeated(post, box):
+    with pytest.raises(NetzipError, match="Changing param"):
+        box.send(letter(1, error=ValueError("Changing param values is not allowed")))
+    box.send(letter(2))
+    assert post.arrived == [2]
+    assert [write.at for write in box.unsent] == [1], "it is kept, for the folder"
 
 
-def test_a_refused_call_does_not_take_those_behind_it_along(server):
+def test_a_file_that_is_refused_costs_that_file(server, post):
+    said: list[str] = []
+    box = outbox(server, post, say=said.append)
+    file = Path("layers.csv")
+    box.send(letter(1, "artifact", error=ValueError("413 too large"), file=file, run="small"))
+    box.send(letter(2))
+    assert len(said) == 1
+    assert "layers.csv of small" in said[0]
+    assert "413 too large" in said[0]
+    assert box.refused[0].write.file == file
+    assert box.flush(0.0), "nothing waits"
+    assert post.arrived == [1, 2], "the run's tag that names the file, and what came later"
+
+
+def test_a_refused_write_does_not_take_those_behind_it_along(server, post, box):
     """The end of a run waits behind its metrics: one refused call must not leave it RUNNING."""
-    post, box = Post(server), outbox(server)
-
-    def refused() -> None:
-        if server.reason is not None:
-            raise ConnectionError(server.reason)
-        raise ValueError("no such key")
-
     server.away()
-    for call in (post.letter(1), refused, post.letter(2)):
-        box.send(call)
+    for each in (letter(1), letter(2, error=ValueError("no such key")), letter(3)):
+        box.send(each)
     server.back()
-    with pytest.raises(ValueError, match="no such key"):
+    with pytest.raises(NetzipError, match="no such key"):
         box.flush(30.0)
-    assert post.arrived == [1, 2]
+    assert post.arrived == [1, 3]
 
 
-def test_a_server_that_leaves_again_in_the_middle_loses_and_doubles_nothing(server):
-    class Flapping(Post):
-        def letter(self, number: int) -> Callable[[], None]:
-            deliver = super().letter(number)
+def test_a_write_that_never_arrives_holds_up_no_other_run_for_ever(post, box):
+    """A server's own fault, status 500, with one write only."""
+    box.send(letter(1, error=TimeoutError()))
+    box.send(letter(2))
+    assert post.arrived == []
+    assert not box.flush(10.0)
+    assert post.arrived == [2]
+    assert [write.at for write in box.unsent] == [1]
 
-            def call() -> None:
-                deliver()
-                if number == 1:
-                    server.away(until=server.now + 3)
 
-            return call
+def test_whether_a_file_may_be_removed(server, post, box, tmp_path):
+    file = tmp_path / "trial-1" / "model.onnx"
+    assert not box.waits_for(file)
+    server.away()
+    box.send(letter(1, "artifact", file=file))
+    assert box.waits_for(file)
+    assert box.waits_for(file.parent), "the folder that holds it"
+    assert not box.waits_for(tmp_path / "trial-2")
+    server.back()
+    assert box.flush(0.0)
+    assert not box.waits_for(file.parent)
 
-    post, box = Flapping(server), outbox(server)
+
+def test_a_server_that_leaves_again_in_the_middle_loses_and_doubles_nothing(server, post):
+    def flapping(write: Write, again: bool) -> None:
+        post(write, again)
+        if write.at == 1:
+            server.away(until=server.now + 3)
+
+    box = outbox(server, flapping)
     server.away()
     for number in (1, 2, 3):
-        box.send(post.letter(number))
+        box.send(letter(number))
     server.back()
     assert box.flush(30.0)
     assert post.arrived == [1, 2, 3]
@@ -138,22 +213,20 @@ def test_a_server_that_leaves_again_in_the_middle_loses_and_doubles_nothing(serv
 
 @given(st.lists(st.sampled_from(["send", "away", "back", "flush"]), max_size=40))
 def test_whatever_happens_arrived_and_waiting_are_what_was_sent(steps):
-    from types import SimpleNamespace
-
     server = SimpleNamespace(now=0.0, reason=None)
-    post = Post(server)
+    server.clock = lambda: server.now
+    server.health = lambda _uri: server.reason
 
     def pause(seconds: float) -> None:
         server.now += seconds
 
-    box = Outbox(
-        "http://store", clock=lambda: server.now, pause=pause, health=lambda _uri: server.reason
-    )
-    sent = 0
+    server.pause = pause
+    post = Post(server)
+    box, sent = outbox(server, post), 0
     for step in steps:
         if step == "send":
             sent += 1
-            box.send(post.letter(sent))
+            box.send(letter(sent))
         elif step == "flush":
             assert box.flush(2.0) == (server.reason is None or not len(box))
         else:
