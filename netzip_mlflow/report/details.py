@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 from netzip_mlflow.report.explain import explain
-from netzip_mlflow.report.markup import NOTHING, Child, Markup, badge, pairs, sentence, tag, tags
+from netzip_mlflow.report.markup import (
+    NOTHING,
+    Child,
+    Markup,
+    badge,
+    clip,
+    pairs,
+    sentence,
+    tag,
+    tags,
+)
 from netzip_mlflow.report.quantities import interval, percent, quantity
 from netzip_mlflow.report.standing import Row, Standing, accuracy_key, text
 from netzip_mlflow.scoring import Choice
 
-__all__ = ["background", "candidates", "classes", "definitions", "reproduction"]
+__all__ = ["UNPRINTED", "background", "cards", "classes", "definitions", "reproduction"]
 
+WORST, GAINED = 10, 5  # classes of one model that are shown where there are more
+MOST_LINES = 20  # of reasons and of flags, on a card
+_CHANGE = "recall_change_points"
 _DETAILS = (
     "accuracy/drop_points",
     "accuracy/mcnemar_p",
@@ -75,24 +88,23 @@ _DEFINITIONS = (
 )
 
 
-def candidates(parts: Standing, best: Choice) -> Markup:
-    """One card each: chain, verdict with its reasons, explanations, figures."""
-    cards = [_card(row, starred=row["name"] == best.best) for row in parts.candidates]
+def cards(parts: Standing, best: Choice) -> Iterator[Markup]:
+    """One for each candidate: chain, verdict with its reasons, explanations, figures."""
+    for row in parts.candidates:
+        yield _card(row, starred=row["name"] == best.best)
     for row in parts.failed:
-        mark = badge("failed")
-        why = text(row, "error") or "no reason was recorded"
-        cards.append(
-            tag("article", tag("h3", str(row["name"]), mark), tag("p", why), class_="card")
-        )
-    return (
-        tags(tag("h2", "Each candidate"), tag("div", cards, class_="cards")) if cards else NOTHING
-    )
+        head = tag("h3", str(row["name"]), badge("failed"))
+        why = clip(text(row, "error")) or "no reason was recorded"
+        yield tag("article", head, tag("p", why), class_="card")
 
 
-def classes(per_class: Mapping[str, pd.DataFrame]) -> Markup:
-    """Per-class tables; figures as they come, three digits after the point."""
-    drawn: list[Child] = []
+def classes(per_class: Mapping[str, pd.DataFrame]) -> Iterator[Markup]:
+    """One table for each model; figures as they come, three digits after the point.
+
+    Where there are many classes, those whose recall fell most and those whose recall rose most.
+    """
     for name, frame in per_class.items():
+        shown = _telling(frame)
         head = [
             tag("th", _spoken(str(c)), class_="text" if c == "class" else "") for c in frame.columns
         ]
@@ -100,11 +112,28 @@ def classes(per_class: Mapping[str, pd.DataFrame]) -> Markup:
             tag(
                 "tr", [tag("td", _figure(v), class_="text" if c == "class" else "") for c, v in row]
             )
-            for row in (record.items() for record in frame.to_dict("records"))
+            for row in (record.items() for record in shown.to_dict("records"))
         ]
         body = tag("table", tag("thead", tag("tr", head)), tag("tbody", rows))
-        drawn += [tag("h2", f"Per class: {name}"), tag("div", body, class_="scroll")]
-    return tags(drawn)
+        left_out = len(frame) - len(shown)
+        said = (
+            f"Lowest and highest {'change of ' if _CHANGE in frame else ''}recall; {left_out:,} of "
+            f"{len(frame):,} classes are not shown, per_class.csv of the run holds all."
+        )
+        note = tag("p", said, class_="muted") if left_out else NOTHING
+        table = tag("div", body, class_="scroll")
+        yield tag("article", tag("h3", name), note, table, class_="card")
+
+
+def _telling(frame: pd.DataFrame) -> pd.DataFrame:
+    """All classes where they are few, else those at the two ends of the change of recall."""
+    key = next((c for c in (_CHANGE, "recall") if c in frame), None)
+    if len(frame) <= WORST + GAINED:
+        return frame
+    if key is None:
+        return frame.head(WORST + GAINED)
+    ordered = frame.sort_values(key, kind="stable")
+    return pd.concat([ordered.head(WORST), ordered.tail(GAINED)])
 
 
 def background(machine: Mapping[str, object], basis: str, terms: str, constraint: str) -> Markup:
@@ -118,6 +147,9 @@ def background(machine: Mapping[str, object], basis: str, terms: str, constraint
 
 def definitions() -> Markup:
     return tags(tag("h2", "Definitions"), tag("div", pairs(_DEFINITIONS), class_="card"))
+
+
+UNPRINTED = tag("p", "The command and the recipe are too long for this page: see recipe.yaml.")
 
 
 def reproduction(command: str, recipe_yaml: str) -> Markup:
@@ -138,13 +170,13 @@ def _card(row: Row, *, starred: bool) -> Markup:
     figures += [(_label(key), interval(row, key)) for key in _DETAILS]
     if text(row, "run_id"):
         figures.append(("MLflow run", text(row, "run_id")))
-    reasons = [r for r in text(row, "reasons").split("\n") if r]
-    flags = [f"Flag: {f}" for f in text(row, "flags").split("\n") if f]
+    reasons = [clip(r) for r in text(row, "reasons").split("\n")[:MOST_LINES] if r]
+    flags = [f"Flag: {clip(f)}" for f in text(row, "flags").split("\n")[:MOST_LINES] if f]
     story = explain(row)
     # the explanation opens with the same figures as the verdict's reason on latency
     told = [sentence(r) for r in reasons if not (story and r.startswith("latency:"))]
     told += [*story, *flags]
-    chain = text(row, "chain")
+    chain = clip(text(row, "chain"))
     return tag(
         "article",
         tag("h3", f"{'★ ' if starred else ''}{row['name']}", badge(text(row, "verdict"))),
@@ -176,7 +208,7 @@ def _value(value: object) -> str:
 
 def _figure(value: Any) -> str:
     if isinstance(value, str):
-        return value
+        return clip(value, 60)
     if pd.isna(value):
         return ""
     return f"{value:d}" if isinstance(value, int) else f"{value:.3f}".replace("-", "−")
