@@ -29,6 +29,7 @@ __all__ = ["UNPRINTED", "background", "cards", "classes", "definitions", "reprod
 WORST, GAINED = 10, 5  # classes of one model that are shown where there are more
 MOST_LINES = 20  # of reasons and of flags, on a card
 _CHANGE = "recall_change_points"
+_HEADS = {_CHANGE: "Change, points", "support": "Samples"}
 _DETAILS = (
     "accuracy/drop_points",
     "accuracy/mcnemar_p",
@@ -104,36 +105,54 @@ def classes(per_class: Mapping[str, pd.DataFrame]) -> Iterator[Markup]:
     Where there are many classes, those whose recall fell most and those whose recall rose most.
     """
     for name, frame in per_class.items():
-        shown = _telling(frame)
         head = [
-            tag("th", _spoken(str(c)), class_="text" if c == "class" else "") for c in frame.columns
+            tag("th", _HEADS.get(str(c), _spoken(str(c))), class_="text" if c == "class" else "")
+            for c in frame.columns
         ]
-        rows = [
-            tag(
-                "tr", [tag("td", _figure(v), class_="text" if c == "class" else "") for c, v in row]
-            )
-            for row in (record.items() for record in shown.to_dict("records"))
-        ]
+        rows: list[Markup] = []
+        shown = 0
+        for what, part in _ends(frame):
+            if what:
+                rows.append(tag("tr", tag("td", what, colspan=str(len(head))), class_="band"))
+            rows += _rows(part)
+            shown += len(part)
+        note = NOTHING
+        if shown < len(frame):
+            said = f"{len(frame) - shown:,} of {len(frame):,} classes are not shown"
+            note = tag("p", f"{said}: see per_class.csv of this candidate's run.", class_="muted")
         body = tag("table", tag("thead", tag("tr", head)), tag("tbody", rows))
-        left_out = len(frame) - len(shown)
-        said = (
-            f"Lowest and highest {'change of ' if _CHANGE in frame else ''}recall; {left_out:,} of "
-            f"{len(frame):,} classes are not shown, per_class.csv of the run holds all."
-        )
-        note = tag("p", said, class_="muted") if left_out else NOTHING
         table = tag("div", body, class_="scroll")
         yield tag("article", tag("h3", name), note, table, class_="card")
 
 
-def _telling(frame: pd.DataFrame) -> pd.DataFrame:
-    """All classes where they are few, else those at the two ends of the change of recall."""
-    key = next((c for c in (_CHANGE, "recall") if c in frame), None)
+def _ends(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """All classes where they are few, else those at both ends of the change of recall."""
     if len(frame) <= WORST + GAINED:
-        return frame
-    if key is None:
-        return frame.head(WORST + GAINED)
-    ordered = frame.sort_values(key, kind="stable")
-    return pd.concat([ordered.head(WORST), ordered.tail(GAINED)])
+        yield "", frame
+    elif _CHANGE not in frame:
+        ordered = frame.sort_values("recall", kind="stable") if "recall" in frame else frame
+        yield "", ordered.head(WORST + GAINED)
+    else:
+        ordered = frame.sort_values(_CHANGE, kind="stable")
+        fell = ordered[ordered[_CHANGE] < 0].head(WORST)
+        rose = ordered[ordered[_CHANGE] > 0].iloc[::-1].head(GAINED)
+        yield from (
+            (what if len(part) else f"{what}: none", part)
+            for what, part in (("Recall fell most", fell), ("Recall rose most", rose))
+        )
+
+
+def _rows(frame: pd.DataFrame) -> list[Markup]:
+    return [
+        tag(
+            "tr",
+            [
+                tag("td", _figure(value), class_="text" if column == "class" else "")
+                for column, value in record.items()
+            ],
+        )
+        for record in frame.to_dict("records")
+    ]
 
 
 def background(machine: Mapping[str, object], basis: str, terms: str, constraint: str) -> Markup:
