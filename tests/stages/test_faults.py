@@ -354,3 +354,24 @@ def test_a_search_goes_on_where_its_progress_cannot_be_shown(searched, client, m
     parent = client.get_run(found.outcome.run_id)
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["netzip.best"] == found.outcome.choice.best
+
+
+def test_a_trial_is_scored_by_what_only_a_clock_tells_and_its_fault_is_its_own(
+    searched, client, monkeypatch
+):
+    """On memory as the size; the second trial's fresh process is killed."""
+
+    def fresh(path, _threads):
+        if owner(path) == "trial-1":
+            raise NetzipError(f"{path}: {KILLED}")
+        return FreshProcess(FRESH, {})
+
+    monkeypatch.setattr(process, "fresh_process", fresh)
+    found = searched("search.trials=2", "score.size=ram", "score.max_drop_points=100", short=True)
+    runs = searched.runs(found)
+    assert runs["trial-1"].info.status == "FAILED"
+    assert "status -9" in runs["trial-1"].data.tags["netzip.reason"]
+    first = client.get_run(searched.study(found).trials[0].user_attrs["netzip.run_id"])
+    assert first.info.status == "FINISHED"
+    assert first.data.metrics["ratio/C"] == 1.0
+    assert found.outcome.choice.best == "trial-0"
