@@ -134,8 +134,8 @@ def _ends(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield "", ordered.head(WORST + GAINED)
     else:
         ordered = frame.sort_values(_CHANGE, kind="stable")
-        fell = ordered[ordered[_CHANGE] < 0].head(WORST)
-        rose = ordered[ordered[_CHANGE] > 0].iloc[::-1].head(GAINED)
+        fell = ordered.loc[ordered[_CHANGE] < 0].head(WORST)
+        rose = ordered.loc[ordered[_CHANGE] > 0].iloc[::-1].head(GAINED)
         yield from (
             (what if len(part) else f"{what}: none", part)
             for what, part in (("Recall fell most", fell), ("Recall rose most", rose))

@@ -55,7 +55,7 @@ def publish(
     group = views.Group(
         origin.run.id, origin.measured.basis.label(), origin.measured.terms, fingerprint
     )
-    told = {
+    content = {
         "constraint": limits.describe(),
         "machine": _readable(machine),
         "recipe_yaml": recipe.to_yaml(),
@@ -67,7 +67,7 @@ def publish(
             if c.measured is not None and c.measured.per_class
         },
     }
-    _pieces(work, frame, choice, group, recipe.score.accuracy, recipe.name, told)
+    _pieces(work, frame, choice, group, recipe.score.accuracy, recipe.name, content)
     work.piece("environment.json", work.run.text, json.dumps(machine, indent=2), "environment.json")
     best = next((c for c in made if c.name == choice.named), None)
     verdict = best.measured.verdict if best and best.measured else None
@@ -104,7 +104,7 @@ def _pieces(
     group: views.Group,
     accuracy: str,
     title: str,
-    told: Mapping[str, Any],
+    content: Mapping[str, Any],
     *,
     folder: str = "",
     experiment: str | None = None,
@@ -113,20 +113,21 @@ def _pieces(
     there.
 
     Args:
-        told: what the page says beside the frame, by parameter of `report`.
+        content: what the page says beside the frame, by parameter of `report`.
     """
     place = work.folder / "comparison" / folder
-    place.mkdir(parents=True, exist_ok=True)
     inside, where = f"{folder}/".lstrip("/"), folder or None
     texts = _figures(work, frame, choice, folder)
 
-    def table_() -> None:
+    def write_table() -> None:
+        place.mkdir(parents=True, exist_ok=True)
         shown = table.comparison(frame)
         rows = shown.to_dict("records")
         file = sheet.write(place / "comparison.csv", rows, [*shown.columns])
         work.run.artifact(file, where)
 
-    def page() -> None:
+    def write_page() -> None:
+        place.mkdir(parents=True, exist_ok=True)
         file = place / "report.html"
         text = report(
             frame,
@@ -136,13 +137,13 @@ def _pieces(
             terms=group.terms,
             command=work.options.command,
             plots=texts,
-            **told,
+            **content,
         )
         file.write_text(text, encoding="utf-8")
         work.run.artifact(file, where)
 
-    work.piece(f"{inside}comparison.csv", table_)
-    work.piece(f"{inside}report.html", page)
+    work.piece(f"{inside}comparison.csv", write_table)
+    work.piece(f"{inside}report.html", write_page)
     home = experiment or work.run.experiment_id
     work.piece(f"{inside}views", _views, work, frame, group, accuracy, home)
 
@@ -197,14 +198,16 @@ def _publish_group(
         *(tags.get(f"netzip.{k}", "") for k in ("baseline", *GROUPED[:2], GROUPED[3]))
     )
     title = f"{tags.get('netzip.recipe', 'runs in MLflow')} {folder}".strip()
-    told = {
+    content = {
         "constraint": "each run's own, as it was logged",
         "machine": {"Fingerprint": tags.get("netzip.fingerprint", "")},
         "noisy": _noisy(frame),
     }
     experiment = rows[0].info.experiment_id
     accuracy = _accuracy(group.basis)
-    _pieces(work, frame, choice, group, accuracy, title, told, folder=folder, experiment=experiment)
+    _pieces(
+        work, frame, choice, group, accuracy, title, content, folder=folder, experiment=experiment
+    )
     said = note(choice, experiment, missing=work.missing)
     chosen = {"netzip.best": choice.best or "", "netzip.reason": choice.reason, NOTE: said}
     work.piece("the choice's tags", work.run.log, tags=chosen)

@@ -351,15 +351,15 @@ def row(measured: Measurement, kind: str) -> dict[str, Any]:
 
 def tags(measured: Measurement, baseline: str, fingerprint: str) -> dict[str, str]:
     """The tags of a measured model's run; `baseline` is the id of the baseline's."""
-    told = {
+    described = {
         "netzip.baseline": baseline,
         "netzip.fingerprint": fingerprint,
         "netzip.flags": ",".join(measured.flags),
         "netzip.facts": json.dumps(measured.facts),
     }
     if measured.basis is not None:
-        told |= {"netzip.basis": measured.basis.label(), "netzip.terms": measured.terms}
+        described |= {"netzip.basis": measured.basis.label(), "netzip.terms": measured.terms}
     if measured.verdict is not None:
-        told["netzip.verdict"] = measured.verdict.grade
-        told["netzip.reason"] = "\n".join(measured.verdict.reasons)
-    return told
+        described["netzip.verdict"] = measured.verdict.grade
+        described["netzip.reason"] = "\n".join(measured.verdict.reasons)
+    return described
