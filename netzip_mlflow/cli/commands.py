@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -461,4 +462,13 @@ def _print_plan(recipe: Recipe, only: tuple[str, ...], as_json: bool) -> None:
 
 
 def _emit(as_json: bool, value: Callable[[], Any], text: Callable[[], str]) -> None:
-    typer.echo(json.dumps(value(), indent=2) if as_json else text())
+    typer.echo(json.dumps(_finite(value()), indent=2, allow_nan=False) if as_json else text())
+
+
+def _finite(value: Any) -> Any:
+    """What JSON can say: a figure that is not finite is null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

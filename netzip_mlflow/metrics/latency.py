@@ -21,16 +21,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from netzip_mlflow.errors import InputError, Problem
+from netzip_mlflow.errors import InputError, NetzipError, Problem
 from netzip_mlflow.statistics import Interval, bootstrap_median_ratio, median_interval
 
-__all__ = ["Latency", "Timing", "cores", "interleave", "throughput"]
+__all__ = ["FAULTS", "Latency", "Timing", "cores", "interleave", "throughput"]
 
 NOISY_HALF_WIDTH = 0.05  # of the A/A ratio
 FEWEST_ROUNDS = 5  # below, an interval over rounds says nothing, whatever the budget
 _WARM_CALLS, _WARM_NS, _WARM_LIMIT_NS = 10, 200_000_000, 2_000_000_000
 _SETTLED = 0.05  # between the medians of the last five calls and the five before
 
+FAULTS = (NetzipError, MemoryError)  # what a call raises where the runtime cannot run its model
 Call = Callable[[], None]
 Clock = Callable[[], int]
 
@@ -63,12 +64,13 @@ class Latency:
 
     Attributes:
         baseline: name of the baseline.
-        timings: by name, the baseline too.
+        timings: by name, the baseline too; without those of `faults`.
         rounds: how many were run.
         aa: the baseline against itself, two separate sessions.
         noisy: the A/A interval leaves out 1, or its half-width exceeds 5 %.
         reasons: why it is noisy, in words.
         stopped: what ended the rounds: `target`, `rounds` or `seconds`.
+        faults: name -> why its rounds ended early; the others' went on.
     """
 
     baseline: str
@@ -78,6 +80,7 @@ class Latency:
     noisy: bool
     reasons: tuple[str, ...]
     stopped: str
+    faults: Mapping[str, str] = field(default_factory=dict)
 
     def keys(self, name: str) -> dict[str, float]:
         """One model's metrics under the keys they are logged as."""
@@ -110,7 +113,7 @@ def interleave(
     cpu_clock: Clock = time.process_time_ns,
     progress: Callable[[int, float], None] | None = None,
 ) -> Latency:
-    """Time models against a baseline.
+    """Time models against a baseline. A model whose call raises one of `FAULTS` is left out.
 
     Args:
         calls: by name, what runs one inference; every session is already open.
@@ -127,23 +130,25 @@ def interleave(
 
     Raises:
         InputError: when the baseline is not among the calls.
+        NetzipError, MemoryError: when the baseline's own call raises it.
     """
     if baseline not in calls:
         raise InputError(Problem("baseline", f"{baseline!r} is not measured", ", ".join(calls)))
-    blocks = {name: _Block(call) for name, call in calls.items()}
-    first, twin = blocks[baseline], _Block(again)
+    blocks = {name: _Block(call, required=name == baseline) for name, call in calls.items()}
+    first, twin = blocks[baseline], _Block(again, required=True)
     session = [*blocks.values(), twin]
 
     def ratio(block: _Block) -> Interval:
         return bootstrap_median_ratio(first.medians, block.medians, seed=seed)
 
     def widest() -> float:
-        return max(ratio(block).half_width for block in session if block is not first)
+        timed = (block for block in session if block is not first and not block.fault)
+        return max(ratio(block).half_width for block in timed)
 
     limits = _Limits(target, max_seconds, max_rounds, min_rounds)
     with _no_collection():
         for block in session:
-            block.calls = _warm_up(block.call, block_ns, clock)
+            block.warm_up(block_ns, clock)
         rounds, stopped = _run_rounds(
             session,
             limits,
@@ -158,8 +163,10 @@ def interleave(
     timings = {
         name: block.timing(Interval(1.0, 1.0, 1.0) if block is first else ratio(block), seed)
         for name, block in blocks.items()
+        if not block.fault
     }
-    return Latency(baseline, timings, rounds, aa, bool(reasons), reasons, stopped)
+    faults = {name: block.fault for name, block in blocks.items() if block.fault}
+    return Latency(baseline, timings, rounds, aa, bool(reasons), reasons, stopped, faults)
 
 
 def throughput(
@@ -189,19 +196,38 @@ class _Block:
     """One model's calls, and what they took so far."""
 
     call: Call
+    required: bool  # without it there is nothing to compare with
+    fault: str = ""
     calls: int = 1
     medians: list[float] = field(default_factory=list)  # ns, one a round
     durations: list[int] = field(default_factory=list)  # ns, one a call
     wall: int = 0
     cpu: int = 0
 
+    def warm_up(self, block_ns: int, clock: Clock) -> None:
+        with self._alone():
+            self.calls = _warm_up(self.call, block_ns, clock)
+
     def run(self, clock: Clock, cpu_clock: Clock) -> None:
-        cpu, wall = cpu_clock(), clock()
-        durations = [_timed(self.call, clock) for _ in range(self.calls)]
-        self.wall += clock() - wall
-        self.cpu += cpu_clock() - cpu
-        self.medians.append(float(np.median(durations)))
-        self.durations += durations
+        if self.fault:
+            return
+        with self._alone():
+            cpu, wall = cpu_clock(), clock()
+            durations = [_timed(self.call, clock) for _ in range(self.calls)]
+            self.wall += clock() - wall
+            self.cpu += cpu_clock() - cpu
+            self.medians.append(float(np.median(durations)))
+            self.durations += durations
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A fault within is this model's own, unless it is required."""
+        try:
+            yield
+        except FAULTS as error:
+            if self.required:
+                raise
+            self.fault = str(error) or type(error).__name__
 
     def timing(self, ratio: Interval, seed: int) -> Timing:
         rounds_ms = np.asarray(self.medians) / 1e6

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +18,9 @@ from pathlib import Path
 
 from netzip_mlflow.errors import InputError, NetzipError, Problem
 
-__all__ = ["FreshProcess", "Memory", "fresh_process"]
+__all__ = ["KEYS", "FreshProcess", "Memory", "fresh_process"]
+
+KEYS = ("size/load_ms", "size/first_inference_ms", "size/ram_bytes")
 
 TIMEOUT_SECONDS = 300
 _CALLS = 3  # inferences within the peak
@@ -59,15 +63,24 @@ def fresh_process(path: str | Path, threads: int) -> FreshProcess:
         )
     except subprocess.TimeoutExpired:
         raise NetzipError(f"{path}: a fresh process took over {TIMEOUT_SECONDS} s") from None
+    except OSError as error:
+        raise NetzipError(f"{path}: a fresh process cannot be started: {error}") from error
     answer = json.loads(done.stdout) if done.stdout else {}
     if "error" in answer:
         kind = InputError if done.returncode == InputError.exit_status else NetzipError
         raise kind(answer["error"])
     if done.returncode or not answer:
-        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        last = (done.stderr.strip() or _killed_by(done.returncode)).splitlines()[-1]
         status = f"status {done.returncode}"
         raise NetzipError(f"{path}: a fresh process that runs it ended with {status}: {last}")
     return FreshProcess(answer["metrics"], answer["reasons"])
+
+
+def _killed_by(status: int) -> str:
+    """What is known of a process that ended without a word."""
+    if status == -getattr(signal, "SIGKILL", 0):
+        return "killed, as the system does when memory runs out"
+    return "no message"
 
 
 class Memory:
@@ -160,6 +173,8 @@ def _measure(path: str, threads: int) -> dict[str, dict[str, float] | dict[str, 
 
 def _main(arguments: list[str], write: Callable[[str], object]) -> int:
     path, threads = arguments
+    with contextlib.suppress(OSError):  # where memory runs out, this process goes, not its parent
+        Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         write(json.dumps(_measure(path, int(threads))))
     except NetzipError as error:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 from netzip_mlflow.report.explain import explain
-from netzip_mlflow.report.markup import NOTHING, Child, Markup, badge, pairs, sentence, tag, tags
+from netzip_mlflow.report.markup import (
+    NOTHING,
+    Child,
+    Markup,
+    badge,
+    clip,
+    pairs,
+    sentence,
+    tag,
+    tags,
+)
 from netzip_mlflow.report.quantities import interval, percent, quantity
 from netzip_mlflow.report.standing import Row, Standing, accuracy_key, text
 from netzip_mlflow.scoring import Choice
 
-__all__ = ["background", "candidates", "classes", "definitions", "reproduction"]
+__all__ = ["UNPRINTED", "background", "cards", "classes", "definitions", "reproduction"]
 
+WORST, GAINED = 10, 5  # classes of one model that are shown where there are more
+MOST_LINES = 20  # of reasons and of flags, on a card
+_CHANGE = "recall_change_points"
+_HEADS = {_CHANGE: "Change, points", "support": "Samples"}
 _DETAILS = (
     "accuracy/drop_points",
     "accuracy/mcnemar_p",
@@ -75,36 +89,70 @@ _DEFINITIONS = (
 )
 
 
-def candidates(parts: Standing, best: Choice) -> Markup:
-    """One card each: chain, verdict with its reasons, explanations, figures."""
-    cards = [_card(row, starred=row["name"] == best.best) for row in parts.candidates]
+def cards(parts: Standing, best: Choice) -> Iterator[Markup]:
+    """One for each candidate: chain, verdict with its reasons, explanations, figures."""
+    for row in parts.candidates:
+        yield _card(row, starred=row["name"] == best.best)
     for row in parts.failed:
-        mark = badge("failed")
-        why = text(row, "error") or "no reason was recorded"
-        cards.append(
-            tag("article", tag("h3", str(row["name"]), mark), tag("p", why), class_="card")
-        )
-    return (
-        tags(tag("h2", "Each candidate"), tag("div", cards, class_="cards")) if cards else NOTHING
-    )
+        head = tag("h3", str(row["name"]), badge("failed"))
+        why = clip(text(row, "error")) or "no reason was recorded"
+        yield tag("article", head, tag("p", why), class_="card")
 
 
-def classes(per_class: Mapping[str, pd.DataFrame]) -> Markup:
-    """Per-class tables; figures as they come, three digits after the point."""
-    drawn: list[Child] = []
+def classes(per_class: Mapping[str, pd.DataFrame]) -> Iterator[Markup]:
+    """One table for each model; figures as they come, three digits after the point.
+
+    Where there are many classes, those whose recall fell most and those whose recall rose most.
+    """
     for name, frame in per_class.items():
         head = [
-            tag("th", _spoken(str(c)), class_="text" if c == "class" else "") for c in frame.columns
+            tag("th", _HEADS.get(str(c), _spoken(str(c))), class_="text" if c == "class" else "")
+            for c in frame.columns
         ]
-        rows = [
-            tag(
-                "tr", [tag("td", _figure(v), class_="text" if c == "class" else "") for c, v in row]
-            )
-            for row in (record.items() for record in frame.to_dict("records"))
-        ]
+        rows: list[Markup] = []
+        shown = 0
+        for what, part in _ends(frame):
+            if what:
+                rows.append(tag("tr", tag("td", what, colspan=str(len(head))), class_="band"))
+            rows += _rows(part)
+            shown += len(part)
+        note = NOTHING
+        if shown < len(frame):
+            said = f"{len(frame) - shown:,} of {len(frame):,} classes are not shown"
+            note = tag("p", f"{said}: see per_class.csv of this candidate's run.", class_="muted")
         body = tag("table", tag("thead", tag("tr", head)), tag("tbody", rows))
-        drawn += [tag("h2", f"Per class: {name}"), tag("div", body, class_="scroll")]
-    return tags(drawn)
+        table = tag("div", body, class_="scroll")
+        yield tag("article", tag("h3", name), note, table, class_="card")
+
+
+def _ends(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """All classes where they are few, else those at both ends of the change of recall."""
+    if len(frame) <= WORST + GAINED:
+        yield "", frame
+    elif _CHANGE not in frame:
+        ordered = frame.sort_values("recall", kind="stable") if "recall" in frame else frame
+        yield "", ordered.head(WORST + GAINED)
+    else:
+        ordered = frame.sort_values(_CHANGE, kind="stable")
+        fell = ordered.loc[ordered[_CHANGE] < 0].head(WORST)
+        rose = ordered.loc[ordered[_CHANGE] > 0].iloc[::-1].head(GAINED)
+        yield from (
+            (what if len(part) else f"{what}: none", part)
+            for what, part in (("Recall fell most", fell), ("Recall rose most", rose))
+        )
+
+
+def _rows(frame: pd.DataFrame) -> list[Markup]:
+    return [
+        tag(
+            "tr",
+            [
+                tag("td", _figure(value), class_="text" if column == "class" else "")
+                for column, value in record.items()
+            ],
+        )
+        for record in frame.to_dict("records")
+    ]
 
 
 def background(machine: Mapping[str, object], basis: str, terms: str, constraint: str) -> Markup:
@@ -118,6 +166,9 @@ def background(machine: Mapping[str, object], basis: str, terms: str, constraint
 
 def definitions() -> Markup:
     return tags(tag("h2", "Definitions"), tag("div", pairs(_DEFINITIONS), class_="card"))
+
+
+UNPRINTED = tag("p", "The command and the recipe are too long for this page: see recipe.yaml.")
 
 
 def reproduction(command: str, recipe_yaml: str) -> Markup:
@@ -138,13 +189,13 @@ def _card(row: Row, *, starred: bool) -> Markup:
     figures += [(_label(key), interval(row, key)) for key in _DETAILS]
     if text(row, "run_id"):
         figures.append(("MLflow run", text(row, "run_id")))
-    reasons = [r for r in text(row, "reasons").split("\n") if r]
-    flags = [f"Flag: {f}" for f in text(row, "flags").split("\n") if f]
+    reasons = [clip(r) for r in text(row, "reasons").split("\n")[:MOST_LINES] if r]
+    flags = [f"Flag: {clip(f)}" for f in text(row, "flags").split("\n")[:MOST_LINES] if f]
     story = explain(row)
     # the explanation opens with the same figures as the verdict's reason on latency
     told = [sentence(r) for r in reasons if not (story and r.startswith("latency:"))]
     told += [*story, *flags]
-    chain = text(row, "chain")
+    chain = clip(text(row, "chain"))
     return tag(
         "article",
         tag("h3", f"{'★ ' if starred else ''}{row['name']}", badge(text(row, "verdict"))),
@@ -176,7 +227,7 @@ def _value(value: object) -> str:
 
 def _figure(value: Any) -> str:
     if isinstance(value, str):
-        return value
+        return clip(value, 60)
     if pd.isna(value):
         return ""
     return f"{value:d}" if isinstance(value, int) else f"{value:.3f}".replace("-", "−")

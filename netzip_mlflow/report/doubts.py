@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from netzip_mlflow.report.markup import listed
 from netzip_mlflow.report.quantities import interval, times
 from netzip_mlflow.report.standing import Row, Standing, number, text
 from netzip_mlflow.scoring import Choice
 
 __all__ = ["doubts", "order"]
+
+MOST = 20  # of different flags
 
 
 def doubts(
@@ -31,13 +34,16 @@ def doubts(
         said += _runner_up(parts, best)
     timed = [str(row["name"]) for row in parts.candidates if _contains_one(row)]
     if timed:
-        said.append(f"No measurable change of latency: {', '.join(timed)}.")
+        said.append(f"No measurable change of latency: {listed(timed)}.")
     if "E" not in terms.split(","):
         said.append("Energy was not measured: the E term is left out of every score.")
+    told = {"noisy"} if reasons else set()  # of all models, above
+    flagged: dict[str, list[str]] = {}
     for row in parts.measured:
-        flags = text(row, "flags").replace("\n", ",").split(",")
-        told = {"noisy"} if reasons else set()  # of all models, above
-        said += [f"{row['name']}: {flag}." for flag in flags if flag and flag not in told]
+        for flag in text(row, "flags").replace("\n", ",").split(","):
+            if flag and flag not in told:
+                flagged.setdefault(flag, []).append(str(row["name"]))
+    said += [f"{listed(names)}: {flag}." for flag, names in flagged.items()][:MOST]
     said.append(
         "Intervals cover the choice of samples and rounds only: another training seed, or another "
         "machine, can move the figures further."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from netzip_mlflow.report.markup import listed
 from netzip_mlflow.report.quantities import interval, times
 from netzip_mlflow.report.standing import Row, count, number, text
 
@@ -67,8 +68,8 @@ def _execution(row: Row, *, faster: bool) -> list[str]:
 
 
 def _names(row: Row) -> str:
-    names = text(row, "float_layers").replace("\n", ", ")
-    return f"; in float: {names}" if names else ""
+    names = text(row, "float_layers").split("\n")
+    return f"; in float: {listed(names)}" if any(names) else ""
 
 
 def _many(amount: int, noun: str) -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from string import Template
 
 import pandas as pd
 
-from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.report import details, sections
-from netzip_mlflow.report.markup import Markup, tag, tags
+from netzip_mlflow.report.markup import Markup, clip, tag, tags
 from netzip_mlflow.report.standing import arrange
 from netzip_mlflow.scoring import Choice
 
 __all__ = ["LIMIT_BYTES", "report"]
 
 LIMIT_BYTES = 500_000
+RESERVED = 4_000  # for headings, and for sentences on what is left out
 _FOOTER = "Written by netzip-mlflow. Intervals are 95 %; figures that name no split are of test."
 
 
@@ -53,13 +53,16 @@ def report(
         plots: name -> text of an SVG, in the order in which they stand.
         per_class: model's name -> a table with a column ``class``.
 
-    Plots that would make the page 500 kB or larger are left out from the end, and it says so.
+    The page stays below `LIMIT_BYTES`, whatever there is to show. Room is given in this order: rows
+    of the table, what reproduces it, a card per candidate, classes, pictures. What is left out is
+    counted, and where it lies is said.
 
     Raises:
-        NetzipError: a frame that cannot be arranged, or a page too large even without plots.
+        NetzipError: a frame that cannot be arranged.
     """
     parts = arrange(frame)
-    before = tags(
+    title = clip(title)
+    begin = (
         sections.heading(parts, title, subject or {}, machine),
         sections.winner(parts, best, constraint),
         tag(
@@ -68,23 +71,51 @@ def report(
             sections.doubts(parts, best, terms, noisy),
             class_="two",
         ),
-        sections.table(parts, best),
     )
-    after = tags(
-        details.candidates(parts, best),
-        details.classes(per_class or {}),
-        details.background(machine, basis, terms, constraint),
-        details.definitions(),
-        details.reproduction(command, recipe_yaml),
+    end = (details.background(machine, basis, terms, constraint), details.definitions())
+    room = _Room(LIMIT_BYTES - RESERVED - len(_page(title, tags(*begin, *end)).encode()))
+    table = sections.table(parts, best, room.fits)
+    how = details.reproduction(command, recipe_yaml)
+    how = how if room.fits(how) else details.UNPRINTED
+    cards, more_cards = room.split(details.cards(parts, best))
+    per_model, more_models = room.split(details.classes(per_class or {}))
+    drawn, more_drawn = room.split(sections.figures(plots or {}))
+    body = (
+        *begin,
+        table,
+        sections.section("Pictures", "plots", drawn, more_drawn, "pictures lie beside this file"),
+        sections.section(
+            "Each candidate", "cards", cards, more_cards, "candidates: see comparison.csv"
+        ),
+        sections.section(
+            "Classes", "cards", per_model, more_models, "tables: see per_class.csv of each run"
+        ),
+        *end,
+        how,
         tag("footer", _FOOTER),
     )
-    given = dict(plots or {})
-    for kept in range(len(given), -1, -1):
-        shown = sections.pictures(dict(list(given.items())[:kept]), len(given) - kept)
-        page = _page(title, tags(before, shown, after))
-        if len(page.encode()) < LIMIT_BYTES:
-            return page
-    raise NetzipError(f"report.html would be over {LIMIT_BYTES:,} bytes even without plots")
+    return _page(title, tags(*body))
+
+
+class _Room:
+    """What is left of a page, in bytes; whoever asks first is let in."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def fits(self, block: Markup) -> bool:
+        """Whether there is room for a block, which it then takes."""
+        size = len(block.encode())
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+    def split(self, blocks: Iterable[Markup]) -> tuple[list[Markup], int]:
+        """The blocks that fit, and how many do not."""
+        listed = list(blocks)
+        inside = [block for block in listed if self.fits(block)]
+        return inside, len(listed) - len(inside)
 
 
 def _page(title: str, body: Markup) -> str:

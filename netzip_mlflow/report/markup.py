@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["NOTHING", "Child", "Markup", "badge", "pairs", "sentence", "tag", "tags"]
+__all__ = [
+    "NOTHING",
+    "Child",
+    "Markup",
+    "badge",
+    "clip",
+    "listed",
+    "pairs",
+    "sentence",
+    "tag",
+    "tags",
+]
 
 _VOID = {"br", "hr"}
 _GRADES = {"good", "mixed", "poor", "failed"}
@@ -56,7 +67,26 @@ def badge(grade: str) -> Markup:
 
 def pairs(items: Iterable[tuple[str, str]]) -> Markup:
     """A list of labels and values."""
-    return tag("dl", [tags(tag("dt", label), tag("dd", value)) for label, value in items])
+    return tag("dl", [tags(tag("dt", label), tag("dd", clip(value))) for label, value in items])
+
+
+def clip(words: str, most: int = 300) -> str:
+    """Words of at most so many characters: a page has no room for a whole traceback.
+
+    >>> clip("a long tale", 7)
+    'a long…'
+    """
+    return words if len(words) <= most else f"{words[: most - 1].rstrip()}…"
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names in a sentence, the first of them where they are many.
+
+    >>> listed(["a", "b"]), listed(["a", "b", "c"], 1)
+    ('a, b', 'a and 2 more')
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def sentence(words: str) -> str:

@@ -56,11 +56,16 @@ BARS = (
 _LOG_FROM = 8.0
 _LEAST_SPREAD = 0.02  # of an accuracy: closer together, two points still count as a spread
 _WIDTH = 6.4
+MOST_BARS, MOST_NAMES, MOST_BELOW = 40, 30, 4  # models that a picture has room for
+_ASIDE: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 7.5, "color": MUTED}
 _DASHES = (0, (5, 2))
 
 
 class Bars(NamedTuple):
-    """One metric over the models, in the order of the table. `lows` and `highs` may be NaN."""
+    """One metric over the models, in the order of the table. `lows` and `highs` may be NaN.
+
+    `left_out` counts the models beyond the first `MOST_BARS`.
+    """
 
     metric: str
     names: tuple[str, ...]
@@ -68,6 +73,7 @@ class Bars(NamedTuple):
     values: np.ndarray
     lows: np.ndarray
     highs: np.ndarray
+    left_out: int = 0
 
 
 class Plane(NamedTuple):
@@ -99,7 +105,8 @@ def bars(frame: pd.DataFrame, metric: str, *, best: str | None = None) -> Bars:
         NetzipError: for a frame that cannot be arranged (`standing.arrange`).
     """
     parts = arrange(frame)
-    rows = [row for row in parts.measured if number(row, metric) is not None]
+    held = [row for row in parts.measured if number(row, metric) is not None]
+    rows = held[:MOST_BARS]
     kinds = standings(parts, best)
     names = tuple(str(row["name"]) for row in rows)
     return Bars(
@@ -109,6 +116,7 @@ def bars(frame: pd.DataFrame, metric: str, *, best: str | None = None) -> Bars:
         _column(rows, metric),
         _column(rows, f"{metric}_low"),
         _column(rows, f"{metric}_high"),
+        len(held) - len(rows),
     )
 
 
@@ -186,6 +194,9 @@ def draw_bars(data: Bars) -> Figure:
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.set(title=what.title(), xlabel=what.unit)
+        if data.left_out:
+            said = f"{data.left_out} further models are not drawn: see comparison.csv"
+            figure.supxlabel(said, fontsize=7.5, color=MUTED, x=0.01, ha="left")
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
     return figure
@@ -219,8 +230,19 @@ def draw_plane(data: Plane) -> Figure:
             f"{name}, {quality.show(value)} ↓" if below else name
             for name, value, below in zip(names, data.y, data.below, strict=True)
         ]
-        place(figure, axes, x, _lifted(axes, y, data.below), names)
+        named = _named(data.below)
+        if not named.all():
+            said = f"{np.sum(~named)} models without a name: see the table"
+            axes.text(0.99, 0.99, said, transform=axes.transAxes, **_ASIDE)
+        lifted = _lifted(axes, y, data.below)
+        place(figure, axes, x[named], lifted[named], [names[i] for i in np.flatnonzero(named)])
     return figure
+
+
+def _named(below: np.ndarray) -> np.ndarray:
+    """Which models have room for their names: the first of the table, and few at the lower edge."""
+    named = np.arange(len(below)) < MOST_NAMES
+    return named & ~below if below.sum() > MOST_BELOW else named
 
 
 def save(figure: Figure, path: str | Path) -> Path:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from netzip_mlflow.report.doubts import doubts as doubts_in_words
 from netzip_mlflow.report.explain import explain
-from netzip_mlflow.report.markup import NOTHING, Child, Markup, badge, pairs, sentence, tag, tags
+from netzip_mlflow.report.markup import (
+    NOTHING,
+    Child,
+    Markup,
+    badge,
+    clip,
+    pairs,
+    sentence,
+    tag,
+    tags,
+)
 from netzip_mlflow.report.quantities import (
     interval,
     percent,
@@ -21,8 +31,9 @@ from netzip_mlflow.report.svg import inline
 from netzip_mlflow.report.table import summary
 from netzip_mlflow.scoring import Choice
 
-__all__ = ["costs", "doubts", "heading", "pictures", "table", "winner"]
+__all__ = ["costs", "doubts", "figures", "heading", "section", "table", "winner"]
 
+MOST_ROWS = 100  # of the table
 _CAPTIONS = {
     "accuracy_latency": (
         "Whiskers: 95 % intervals; accuracy's are those of the paired difference from the baseline."
@@ -57,12 +68,12 @@ def winner(parts: Standing, best: Choice, constraint: str) -> Markup:
     else:
         claim = tags("Nothing satisfies the constraint. Least violating: ", tag("strong", name))
         why = f"Constraint: {constraint}. {sentence(best.reason)}"
-    chain = text(row, "chain")
+    chain = clip(text(row, "chain"))
     return tag(
         "section",
         tag("p", claim, class_="claim"),
         tag("p", tag("code", chain)) if chain else NOTHING,
-        tag("p", why, class_="muted"),
+        tag("p", clip(why, 1_000), class_="muted"),
         _alert(row, best),
         tag("div", _tiles(base, row), class_="tiles"),
         class_=f"card winner {_tone(row, best)}".strip(),
@@ -98,41 +109,56 @@ def doubts(parts: Standing, best: Choice, terms: str, noisy: Iterable[str]) -> M
     return _list("What is uncertain", doubts_in_words(parts, named, best, terms, noisy))
 
 
-def table(parts: Standing, best: Choice) -> Markup:
-    """The summary of all models: those outside the constraint apart, failed ones with why."""
+def table(
+    parts: Standing, best: Choice, fits: Callable[[Markup], bool] = lambda _row: True
+) -> Markup:
+    """The summary of all models: those outside the constraint apart, failed ones with why.
+
+    Args:
+        fits: asked for each row, the baseline's first, whether the page has room for it.
+    """
     columns = [column for column in summary(parts) if column.header != "Verdict"]
     head = [tag("th", c.header, class_="" if c.figures else "text") for c in columns]
-    rows = [_line(columns, parts.baseline, "baseline")]
-    rows += [
-        _line(columns, row, "best" if row["name"] == best.best else "") for row in parts.feasible
-    ]
-    if parts.infeasible:
-        rows.append(_band(len(columns), "Outside the constraint, least violation first"))
-        rows += [_line(columns, row, "infeasible") for row in parts.infeasible]
-    rows += [
-        _band(
-            len(columns), f"{row['name']} failed: {text(row, 'error') or 'no reason was recorded'}"
-        )
-        for row in parts.failed
-    ]
+    rows: list[Markup] = []
+    left_out = 0
+    for line in _lines(columns, parts, best):
+        if len(rows) < MOST_ROWS and fits(line):
+            rows.append(line)
+        else:
+            left_out += 1
+    if left_out:
+        rows.append(_band(len(columns), f"{left_out} further rows: see comparison.csv"))
     body = tag("table", tag("thead", tag("tr", head)), tag("tbody", rows))
     return tags(tag("h2", "Comparison"), tag("div", body, class_="scroll"))
 
 
-def pictures(plots: Mapping[str, str], left_out: int = 0) -> Markup:
-    """The plots, inlined; `left_out` counts those that the page had no room for."""
-    if not plots:
-        return NOTHING
-    drawn = []
+def _lines(columns: Sequence[Any], parts: Standing, best: Choice) -> Iterator[Markup]:
+    yield _line(columns, parts.baseline, "baseline")
+    for row in parts.feasible:
+        yield _line(columns, row, "best" if row["name"] == best.best else "")
+    if parts.infeasible:
+        yield _band(len(columns), "Outside the constraint, least violation first")
+        for row in parts.infeasible:
+            yield _line(columns, row, "infeasible")
+    for row in parts.failed:
+        why = clip(text(row, "error")) or "no reason was recorded"
+        yield _band(len(columns), f"{row['name']} failed: {why}")
+
+
+def figures(plots: Mapping[str, str]) -> Iterator[Markup]:
+    """The plots, inlined, with what is to be known to read them."""
     for name, svg in plots.items():
         caption = _CAPTIONS.get(name)
         below = tag("figcaption", caption) if caption else NOTHING
-        drawn.append(
-            tag("figure", inline(svg, name), below, class_="wide" if name == "radar" else "")
-        )
-    more = f"{left_out} further pictures lie beside this file." if left_out else ""
-    note = tag("p", more, class_="muted") if more else NOTHING
-    return tags(tag("h2", "Pictures"), tag("div", drawn, class_="plots"), note)
+        yield tag("figure", inline(svg, name), below, class_="wide" if name == "radar" else "")
+
+
+def section(title: str, style: str, blocks: Sequence[Markup], left_out: int, where: str) -> Markup:
+    """Blocks below a heading; `left_out` counts those that the page has no room for."""
+    if not blocks and not left_out:
+        return NOTHING
+    more = tag("p", f"{left_out} further {where}.", class_="muted") if left_out else NOTHING
+    return tags(tag("h2", title), tag("div", blocks, class_=style), more)
 
 
 def _tone(row: Row, best: Choice) -> str:
@@ -195,7 +221,12 @@ def _flips(row: Row, agree: float) -> str:
 
 
 def _list(title: str, sentences: Iterable[str]) -> Markup:
-    return tag("div", tag("h3", title), tag("ul", [tag("li", s) for s in sentences]), class_="card")
+    return tag(
+        "div",
+        tag("h3", title),
+        tag("ul", [tag("li", clip(s, 600)) for s in sentences]),
+        class_="card",
+    )
 
 
 def _line(columns: Iterable[Any], row: Row, standing: str) -> Markup:
@@ -204,7 +235,7 @@ def _line(columns: Iterable[Any], row: Row, standing: str) -> Markup:
         shown: Child = column.cell(row)
         if column.header == "Model":
             star = "★ " if standing == "best" else ""
-            chain = text(row, "chain")
+            chain = clip(text(row, "chain"))
             shown = tags(
                 star, shown, badge(text(row, "verdict")), tag("small", chain) if chain else NOTHING
             )

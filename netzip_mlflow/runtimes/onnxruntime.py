@@ -25,6 +25,7 @@ __all__ = ["ERRORS", "Adapter", "OrtSession", "executed", "in_memory", "load"]
 
 # The runtime's exceptions share no base class of their own; bound calls raise RuntimeError.
 ERRORS = (
+    MemoryError,  # of a failed allocation, as std::bad_alloc
     RuntimeError,
     state.EPFail,
     state.Fail,
@@ -182,9 +183,9 @@ class OrtSession:
         if self._batch not in (None, len(feed)):
             raise self._misfit(x, f"a batch of {self._batch}")
         session, binding = self._session, self._session.io_binding()
-        binding.bind_ortvalue_input(self._input, ort.OrtValue.ortvalue_from_numpy(feed))
-        binding.bind_output(self._output)
         try:
+            binding.bind_ortvalue_input(self._input, ort.OrtValue.ortvalue_from_numpy(feed))
+            binding.bind_output(self._output)
             session.run_with_iobinding(binding)
         except ERRORS as error:
             raise self._failure(error) from None
@@ -193,7 +194,10 @@ class OrtSession:
             binding.bind_ortvalue_output(self._output, value)
 
         def call() -> None:
-            session.run_with_iobinding(binding)
+            try:  # costs nothing where nothing is raised
+                session.run_with_iobinding(binding)
+            except ERRORS as error:
+                raise self._failure(error) from None
 
         return call
 
@@ -360,4 +364,4 @@ def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()) or type(error).__name__

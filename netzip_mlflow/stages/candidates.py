@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import time
@@ -18,7 +17,7 @@ from netzip_mlflow.cache import timed
 from netzip_mlflow.deployable import MANIFEST, Deployable, deploy
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import thop
-from netzip_mlflow.report import views
+from netzip_mlflow.report import sheet, views
 from netzip_mlflow.stages import measurement
 from netzip_mlflow.tracking.models import TWIN_DIGEST
 from netzip_mlflow.twin import Twin
@@ -230,44 +229,25 @@ def _check_count(made: Candidate, found: Measurement) -> None:
 
 
 def _write_layers(made: Candidate, found: Measurement) -> None:
-    named = _manifest(made)["layers"]
-    with (made.folder / "layers.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(
-            [
-                "layer",
-                "op",
-                "macs",
-                "bits",
-                "weight_bits",
-                "activation_bits",
-                "weight_bytes",
-                "parameters",
-            ]
-        )
-        for layer, known in zip(found.layers, named, strict=True):
-            rows.writerow(
-                [
-                    known["name"],
-                    layer.op,
-                    layer.macs,
-                    layer.bits,
-                    layer.weight_bits,
-                    layer.activation_bits,
-                    round(layer.weight_bytes, 2),
-                    layer.parameters,
-                ]
-            )
-    made.run.artifact(made.folder / "layers.csv")
+    rows = [
+        {
+            "layer": known["name"],
+            "op": layer.op,
+            "macs": layer.macs,
+            "bits": layer.bits,
+            "weight_bits": layer.weight_bits,
+            "activation_bits": layer.activation_bits,
+            "weight_bytes": round(layer.weight_bytes, 2),
+            "parameters": layer.parameters,
+        }
+        for layer, known in zip(found.layers, _manifest(made)["layers"], strict=True)
+    ]
+    made.run.artifact(sheet.write(made.folder / "layers.csv", rows))
 
 
 def _write_classes(made: Candidate, found: Measurement) -> None:
     rows = found.per_class or found.evaluations["test"].per_class
-    with (made.folder / "per_class.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
-    made.run.artifact(made.folder / "per_class.csv")
+    made.run.artifact(sheet.write(made.folder / "per_class.csv", rows))
 
 
 def time_and_grade(
@@ -275,40 +255,29 @@ def time_and_grade(
 ) -> Latency:
     """Time all together, the baseline first, then score each; everything new is logged.
 
+    A candidate that cannot be timed or scored fails alone.
+
     Args:
         limits: what must be kept; by default the drop that the recipe's score allows.
 
     Raises:
-        NetzipError: a timing failed, or a ratio has no meaning (a baseline with zero accuracy).
+        NetzipError: the baseline cannot be timed, or allows no ratio (its accuracy is zero).
     """
     known = [c.measured for c in made if c.measured is not None]
     before = {m.name: set(m.metrics) for m in known}
     found = measurement.clock(known, recipe.measure, recipe.seed, work.progress)
-    origin = known[0]
-    _, fingerprint = work.fingerprint(origin.session)
-    for each in made:
-        if each.measured is None:
-            continue
-        measurement.grade(each.measured, origin, recipe.score, limits)
-        new = {k: v for k, v in each.measured.metrics.items() if k not in before[each.name]}
-        each.run.log(new, tags=_tags(each.measured, made[0].run.id, fingerprint))
+    _, fingerprint = work.fingerprint(known[0].session)
+    try:
+        measurement.grade_all(known, recipe.score, limits)
+    finally:  # what was timed is kept, even where nothing can be graded
+        for each, measured in zip(made, known, strict=True):
+            new = {k: v for k, v in measured.metrics.items() if k not in before[each.name]}
+            each.run.log(new, tags=measurement.tags(measured, made[0].run.id, fingerprint))
+    for each, measured in zip(made, known, strict=True):
+        if measured.fault:
+            fail(each, NetzipError(measured.fault))
+            work.say(f"{each.name} failed: {each.error}")
     return found
-
-
-def _tags(measured: Measurement, baseline: str, fingerprint: str) -> dict[str, str]:
-    assert measured.basis is not None  # noqa: S101 (graded before)
-    tags = {
-        "netzip.baseline": baseline,
-        "netzip.basis": measured.basis.label(),
-        "netzip.terms": measured.terms,
-        "netzip.fingerprint": fingerprint,
-        "netzip.flags": ",".join(measured.flags),
-        "netzip.facts": json.dumps(measured.facts),
-    }
-    if measured.verdict is not None:
-        tags["netzip.verdict"] = measured.verdict.grade
-        tags["netzip.reason"] = "\n".join(measured.verdict.reasons)
-    return tags
 
 
 def fail(made: Candidate, error: Exception) -> None:

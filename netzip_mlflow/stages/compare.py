@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from netzip_mlflow import scoring, training
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
-from netzip_mlflow.report import plots, table, views
+from netzip_mlflow.report import plots, sheet, table, views
 from netzip_mlflow.report.html import report
+from netzip_mlflow.report.markup import clip
 from netzip_mlflow.stages import candidates
 from netzip_mlflow.stages.job import Job, Options, job, open_tracker, version_tag
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
@@ -49,56 +52,100 @@ def publish(
         origin.measured.metrics,
     )
     machine, fingerprint = work.fingerprint(origin.measured.session)
-    page = report(
-        frame,
-        title=recipe.name,
-        best=choice,
-        constraint=limits.describe(),
-        basis=origin.measured.basis.label(),
-        terms=origin.measured.terms,
-        machine=_readable(machine),
-        recipe_yaml=recipe.to_yaml(),
-        command=work.options.command,
-        subject={
-            "Task": recipe.task,
-            "Network": recipe.model.name or recipe.model.factory or recipe.model.uri or "",
-            "Data": recipe.data.name or recipe.data.factory or "",
-            "Seed": str(recipe.seed),
-            "Timing": f"{found.rounds} interleaved rounds, stopped by {found.stopped}; baseline"
-            f" against itself {found.aa.value:.3f} [{found.aa.low:.3f}, {found.aa.high:.3f}]",
-        },
-        noisy=found.reasons,
-        plots=_figures(work, frame, choice),
-        per_class={
+    group = views.Group(
+        origin.run.id, origin.measured.basis.label(), origin.measured.terms, fingerprint
+    )
+    content = {
+        "constraint": limits.describe(),
+        "machine": _readable(machine),
+        "recipe_yaml": recipe.to_yaml(),
+        "subject": _subject(recipe, found),
+        "noisy": found.reasons,
+        "per_class": {
             c.name: pd.DataFrame(c.measured.per_class)
             for c in made[1:]
             if c.measured is not None and c.measured.per_class
         },
-    )
-    _artifacts(work, frame, page)
-    work.run.text(json.dumps(machine, indent=2), "environment.json")
-    group = views.Group(
-        origin.run.id, origin.measured.basis.label(), origin.measured.terms, fingerprint
-    )
-    experiment = work.run.experiment_id
-    _views(work, frame, group, recipe.score.accuracy, experiment)
+    }
+    _pieces(work, frame, choice, group, recipe.score.accuracy, recipe.name, content)
+    work.piece("environment.json", work.run.text, json.dumps(machine, indent=2), "environment.json")
     best = next((c for c in made if c.name == choice.named), None)
-    work.run.log(
-        _parent_metrics(best),
-        tags={
-            "netzip.verdict": best.measured.verdict.grade
-            if best and best.measured and best.measured.verdict
-            else "",
-            "netzip.best": choice.best or "",
-            "netzip.reason": choice.reason,
-            "netzip.basis": group.basis,
-            "netzip.terms": group.terms,
-            "netzip.fingerprint": fingerprint,
-            "netzip.baseline": origin.run.id,
-            NOTE: note(choice, experiment),
-        },
-    )
+    verdict = best.measured.verdict if best and best.measured else None
+    tags = {
+        "netzip.verdict": verdict.grade if verdict else "",
+        "netzip.best": choice.best or "",
+        "netzip.reason": choice.reason,
+        "netzip.basis": group.basis,
+        "netzip.terms": group.terms,
+        "netzip.fingerprint": fingerprint,
+        "netzip.baseline": origin.run.id,
+        NOTE: note(choice, work.run.experiment_id, missing=work.missing),
+    }
+    work.piece("the choice's tags", work.run.log, _parent_metrics(best), tags=tags)
     return choice
+
+
+def _subject(recipe: Recipe, found: Latency) -> dict[str, str]:
+    """What was compared, and how it was timed, label -> value."""
+    return {
+        "Task": recipe.task,
+        "Network": recipe.model.name or recipe.model.factory or recipe.model.uri or "",
+        "Data": recipe.data.name or recipe.data.factory or "",
+        "Seed": str(recipe.seed),
+        "Timing": f"{found.rounds} interleaved rounds, stopped by {found.stopped}; baseline"
+        f" against itself {found.aa.value:.3f} [{found.aa.low:.3f}, {found.aa.high:.3f}]",
+    }
+
+
+def _pieces(
+    work: Job,
+    frame: pd.DataFrame,
+    choice: Choice,
+    group: views.Group,
+    accuracy: str,
+    title: str,
+    content: Mapping[str, Any],
+    *,
+    folder: str = "",
+    experiment: str | None = None,
+) -> None:
+    """Pictures, table, page and views of one group, each apart: `work.missing` says which are not
+    there.
+
+    Args:
+        content: what the page says beside the frame, by parameter of `report`.
+    """
+    place = work.folder / "comparison" / folder
+    inside, where = f"{folder}/".lstrip("/"), folder or None
+    texts = _figures(work, frame, choice, folder)
+
+    def write_table() -> None:
+        place.mkdir(parents=True, exist_ok=True)
+        shown = table.comparison(frame)
+        rows = shown.to_dict("records")
+        file = sheet.write(place / "comparison.csv", rows, [*shown.columns])
+        work.run.artifact(file, where)
+
+    def write_page() -> None:
+        place.mkdir(parents=True, exist_ok=True)
+        file = place / "report.html"
+        text = report(
+            frame,
+            title=title,
+            best=choice,
+            basis=group.basis,
+            terms=group.terms,
+            command=work.options.command,
+            plots=texts,
+            **content,
+        )
+        file.write_text(text, encoding="utf-8")
+        work.run.artifact(file, where)
+
+    work.piece(f"{inside}comparison.csv", write_table)
+    work.piece(f"{inside}report.html", write_page)
+    home = experiment or work.run.experiment_id
+    work.piece(f"{inside}views", _views, work, frame, group, accuracy, home)
 
 
 def compare(
@@ -147,28 +194,23 @@ def _publish_group(
     frame = pd.DataFrame([_row(run) for run in rows])
     tags = rows[0].data.tags
     choice = choose(frame, rows)
-    page = report(
-        frame,
-        title=f"{tags.get('netzip.recipe', 'runs in MLflow')} {folder}".strip(),
-        best=choice,
-        constraint="each run's own, as it was logged",
-        basis=tags.get("netzip.basis", ""),
-        terms=tags.get("netzip.terms", ""),
-        machine={"Fingerprint": tags.get("netzip.fingerprint", "")},
-        command=work.options.command,
-        noisy=_noisy(frame),
-        plots=_figures(work, frame, choice, folder),
-    )
-    _artifacts(work, frame, page, folder)
     group = views.Group(
         *(tags.get(f"netzip.{k}", "") for k in ("baseline", *GROUPED[:2], GROUPED[3]))
     )
+    title = f"{tags.get('netzip.recipe', 'runs in MLflow')} {folder}".strip()
+    content = {
+        "constraint": "each run's own, as it was logged",
+        "machine": {"Fingerprint": tags.get("netzip.fingerprint", "")},
+        "noisy": _noisy(frame),
+    }
     experiment = rows[0].info.experiment_id
-    _views(work, frame, group, _accuracy(group.basis), experiment)
-    said = note(choice, experiment)
-    work.run.log(
-        tags={"netzip.best": choice.best or "", "netzip.reason": choice.reason, NOTE: said}
+    accuracy = _accuracy(group.basis)
+    _pieces(
+        work, frame, choice, group, accuracy, title, content, folder=folder, experiment=experiment
     )
+    said = note(choice, experiment, missing=work.missing)
+    chosen = {"netzip.best": choice.best or "", "netzip.reason": choice.reason, NOTE: said}
+    work.piece("the choice's tags", work.run.log, tags=chosen)
     return frame, choice
 
 
@@ -252,21 +294,21 @@ def _row(run: MlflowRun) -> dict[str, Any]:
 
 def _figures(work: Job, frame: pd.DataFrame, choice: Choice, folder: str = "") -> dict[str, str]:
     """Draw every picture; logged as svg and png; returns the svg texts for the report."""
-    place = work.folder / "plots" / folder
+    place, name_there = work.folder / "plots" / folder, f"{folder}/plots".lstrip("/")
+    drawn = work.piece(name_there, plots.figures, frame, best=choice.best) or {}
     texts = {}
-    for name, figure in plots.figures(frame, best=choice.best).items():
-        plots.save(figure, place / f"{name}.png")
-        texts[name] = plots.save(figure, place / f"{name}.svg").read_text()
-    work.run.artifact(place, f"{folder}/plots".lstrip("/"))
+    for name, figure in drawn.items():
+        text = work.piece(f"{name_there}/{name}", _saved, figure, place, name)
+        if text is not None:
+            texts[name] = text
+    if texts:
+        work.piece(name_there, work.run.artifact, place, name_there)
     return texts
 
 
-def _artifacts(work: Job, frame: pd.DataFrame, page: str, folder: str = "") -> None:
-    place = work.folder / "comparison" / folder
-    place.mkdir(parents=True, exist_ok=True)
-    table.comparison(frame).to_csv(place / "comparison.csv", index=False)
-    (place / "report.html").write_text(page)
-    work.run.artifact(place, folder or None)
+def _saved(figure: Figure, place: Path, name: str) -> str:
+    plots.save(figure, place / f"{name}.png")
+    return plots.save(figure, place / f"{name}.svg").read_text(encoding="utf-8")
 
 
 def _views(
@@ -286,8 +328,13 @@ def links(experiment: str, shown: Sequence[tuple[str, str]] = VIEWS) -> str:
     return " · ".join(f"[{name}]({views.link(experiment, view)})" for name, view in shown)
 
 
-def note(choice: Choice, experiment: str, shown: Sequence[tuple[str, str]] = VIEWS) -> str:
-    """The parent's note: the choice, and where to look."""
+def note(
+    choice: Choice,
+    experiment: str,
+    shown: Sequence[tuple[str, str]] = VIEWS,
+    missing: Mapping[str, str] | None = None,
+) -> str:
+    """The parent's note: the choice, where to look, and what is `missing` there, with why."""
     named = (
         f"**best: {choice.best}**"
         if choice.best
@@ -300,6 +347,9 @@ def note(choice: Choice, experiment: str, shown: Sequence[tuple[str, str]] = VIE
         "",
         "Artifacts: `report.html`, `comparison.csv`, `plots/`",
     ]
+    if missing:
+        lines += ["", "**Not made**, though all is measured (`netzip compare` tries again):", ""]
+        lines += [f"- `{what}`: {clip(why)}" for what, why in missing.items()]
     return "\n".join(lines)
 
 

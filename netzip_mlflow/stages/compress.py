@@ -82,9 +82,12 @@ def together(
         raise NetzipError(f"every candidate failed; the first: {made[0].error}")
     work.say(f"timing {len(good) + 1} models together")
     found = candidates.time_and_grade(work, [origin, *good], recipe, limits)
+    for each in (origin, *good):  # first: whatever becomes of the comparison, they are measured
+        if not each.error:
+            candidates.finish(each)
+    if made and all(c.error for c in made):
+        raise NetzipError(f"every candidate failed; the first: {made[0].error}")
     choice = compare.publish(work, [origin, *made], recipe, found, limits)
-    for each in (origin, *good):
-        candidates.finish(each)
     return Outcome(work.run.experiment_id, work.run.id, (origin, *made), choice)
 
 

@@ -53,8 +53,7 @@ def evaluate(
             splits = ("validation", "test")
             measurement.judge(each, first, task, splits, measure, seed, progress)
         measurement.clock(found, measure, seed, progress)
-    for each in found:
-        measurement.grade(each, found[0], score)
+    measurement.grade_all(found, score)
     return pd.DataFrame(
         [
             measurement.row(each, "baseline" if each is found[0] else "candidate")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.recipe import SearchSpec
+from netzip_mlflow.report import sheet
 from netzip_mlflow.report.searched import Winner
 from netzip_mlflow.search import study as studies
 from netzip_mlflow.search import told
@@ -55,9 +55,7 @@ def finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) -> 
     """The best few measured on test, beside the recipe's own candidates."""
     recipe, best = trials.recipe, told.ranked(told.ended(trials.study))
     spec = recipe.search or SearchSpec()
-    place = work.folder / "trials.csv"
-    pd.DataFrame(told.rows(trials.study, spec.objectives)).to_csv(place, index=False)
-    work.run.artifact(place)
+    work.piece("trials.csv", _list_trials, work, told.rows(trials.study, spec.objectives))
     if not best:
         raise NetzipError("no trial was judged: every one failed, or was stopped early")
     chosen = {f"trial-{t.number}": told.entries(t) for t in best[: spec.keep]}
@@ -85,6 +83,10 @@ def _number(trials: Trials, name: str | None) -> int | None:
     ended = told.ended(trials.study)
     names = {t.user_attrs[NAME]: t.number for t in ended if NAME in t.user_attrs}
     return (names | {f"trial-{t.number}": t.number for t in ended}).get(name or "")
+
+
+def _list_trials(work: Job, rows: Sequence[Mapping[str, object]]) -> None:
+    work.run.artifact(sheet.write(work.folder / "trials.csv", rows))
 
 
 def _why(trials: Trials, winner: str, choice: Choice) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from netzip_mlflow.errors import InputError, NetzipError, Problem, did_you_mean
 from netzip_mlflow.metrics import machine
@@ -29,6 +30,8 @@ __all__ = [
     "open_tracker",
     "version_tag",
 ]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,25 @@ class Job:
     tracker: Tracker
     run: Run
     folder: Path
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def piece(self, what: str, make: Callable[..., T], *args: Any, **named: Any) -> T | None:
+        """Make a piece of what is shown of measured models: a page, a picture, a table, a note.
+
+        None where it cannot be made: that is said, and kept in `missing`; the rest goes on.
+        """
+        try:
+            done = make(*args, **named)
+        # Whatever a font, a full disk, a figure or the store makes of it: the models are measured
+        # and their runs have ended, so that a piece costs itself and never the job.
+        except Exception as error:  # noqa: BLE001
+            *_, frame = traceback.extract_tb(error.__traceback__)
+            place = f"{Path(frame.filename).name}, line {frame.lineno}"
+            self.missing[what] = f"{type(error).__name__}: {error} ({place})"
+            self.say(f"{what} cannot be made: {self.missing[what]}")
+            return None
+        self.missing.pop(what, None)
+        return done
 
     def say(self, line: str) -> None:
         """A line for whoever watches."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 import platform
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from netzip_mlflow.errors import InputError, Problem
+from netzip_mlflow.errors import InputError, NetzipError, Problem
 from netzip_mlflow.recipe import MeasureSpec, ScoreSpec
 from netzip_mlflow.stages import measurement
 from netzip_mlflow.stages.job import Options, job, open_tracker, version_tag
@@ -56,6 +55,7 @@ def measure(
 
     Raises:
         InputError: a model that cannot be fetched or read, no baseline, models of several tasks.
+        NetzipError: the baseline cannot be timed, or no other model can.
     """
     tracker = open_tracker(options)
     with tempfile.TemporaryDirectory(prefix="netzip-") as fetched:
@@ -71,7 +71,10 @@ def measure(
                 run = work.run.child("measurement", subject.name, below=subject.run_id)
                 origin = origin or run
                 run.log(each.metrics, tags=_tags(subject, each, origin.id, fingerprint))
-                run.end("FINISHED")
+                run.end("FAILED" if each.fault else "FINISHED", each.fault)
+                if each.fault:
+                    work.say(f"{subject.name} failed: {each.fault}")
+            _require_one(found)
     return list(zip(subjects, found, strict=True))
 
 
@@ -88,6 +91,7 @@ def measure_files(
 
     Raises:
         InputError: a path that is no ONNX file, or no baseline.
+        NetzipError: as `measure`.
     """
     if baseline is None:
         raise InputError(Problem("--baseline", "is missing", "with --no-log: a path"))
@@ -96,7 +100,14 @@ def measure_files(
     subjects = _named_once(subjects)
     session = _open(subjects, recipe, adapter, threads)
     session.run(progress)
+    _require_one(session.found)
     return list(zip(subjects, session.found, strict=True))
+
+
+def _require_one(found: Sequence[Measurement]) -> None:
+    others = found[1:]
+    if others and all(each.fault for each in others):
+        raise NetzipError(f"no model could be measured; {others[0].name}: {others[0].fault}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +128,7 @@ class _Session:
                 splits = ("validation", "test")
                 measurement.judge(each, first, self.task, splits, self.spec, self.seed, progress)
         measurement.clock(self.found, self.spec, self.seed, progress)
-        for each in self.found:
-            measurement.grade(each, self.found[0], self.score)
+        measurement.grade_all(self.found, self.score)
 
 
 def _open(
@@ -205,20 +215,6 @@ def _fetch(tracker: Tracker, place: Path, uri: str) -> Subject:
     return Subject(_stem(file), uri, file, None)
 
 
-def _tags(subject: Subject, found: Measurement, baseline: str, fingerprint: str) -> dict[str, Any]:
-    tags = {
-        "netzip.baseline": baseline,
-        "netzip.device": platform.node(),
-        "netzip.fingerprint": fingerprint,
-        "netzip.flags": ",".join(found.flags),
-        "netzip.facts": json.dumps(found.facts),
-        "netzip.chain": subject.uri,
-    }
-    if found.basis is not None:
-        tags |= {"netzip.basis": found.basis.label(), "netzip.terms": found.terms}
-    if found.verdict is not None:
-        tags |= {
-            "netzip.verdict": found.verdict.grade,
-            "netzip.reason": "\n".join(found.verdict.reasons),
-        }
-    return tags
+def _tags(subject: Subject, found: Measurement, baseline: str, fingerprint: str) -> dict[str, str]:
+    tags = measurement.tags(found, baseline, fingerprint)
+    return tags | {"netzip.device": platform.node(), "netzip.chain": subject.uri}

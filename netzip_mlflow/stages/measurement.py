@@ -1,12 +1,15 @@
 """A measurement and its steps: any deployables on this machine, interleaved with their baseline.
 
 The steps are separate, so that a stage can log each as soon as it is known: `inspect` reads the
-file, `judge` runs the data through it, `clock` times all together, `grade` is arithmetic.
+file, `judge` runs the data through it, `clock` times all together, `grade` is arithmetic. What
+`clock` and `grade_all` cannot do for one model is that model's own `fault`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netzip_mlflow import scoring
-from netzip_mlflow.errors import InputError
+from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.metrics import latency, operations, process, size
 from netzip_mlflow.metrics.graph import read_model
 from netzip_mlflow.runtimes import open_runtime
@@ -27,16 +30,32 @@ if TYPE_CHECKING:
     from netzip_mlflow.runtimes import Session
     from netzip_mlflow.tasks import Evaluation, Task
 
-__all__ = ["Measurement", "clock", "grade", "inspect", "judge", "require_shape", "row"]
+__all__ = [
+    "Measurement",
+    "clock",
+    "grade",
+    "grade_all",
+    "inspect",
+    "judge",
+    "needs_clock",
+    "require_shape",
+    "row",
+    "tags",
+]
 
 THROUGHPUT_SECONDS = 0.3
+UNTIMED = "cannot be timed"
 NO_ENERGY = "no energy source is read: the E term is left out"
 Progress = Callable[[str, float], None]
 
 
 @dataclass(eq=False)
 class Measurement:
-    """One deployable and what was found of it so far; `metrics` are keyed as they are logged."""
+    """One deployable and what was found of it so far; `metrics` are keyed as they are logged.
+
+    `facts` say under ``absent KEY`` why a figure is not among them, `fault` why it was not timed or
+    graded though the others were.
+    """
 
     name: str
     path: Path
@@ -52,6 +71,7 @@ class Measurement:
     verdict: scoring.Verdict | None = None
     basis: scoring.Basis | None = None
     terms: str = ""
+    fault: str = ""
 
     def apart(self) -> Measurement:
         """A copy whose figures, facts and flags may change without it."""
@@ -132,10 +152,52 @@ def clock(
     """Time all together (the first is the baseline), then what only one at a time can tell.
 
     Fills in latency with intervals, CPU utilisation over the latency window, throughput, load time
-    and memory of a fresh process. The A/A check's verdict is a flag of every model.
+    and memory of a fresh process. The A/A check's verdict is a flag of every model. One that cannot
+    be run has a `fault`, and the others are timed without it.
+
+    Raises:
+        NetzipError: the baseline cannot be run: nothing can be compared with it.
     """
     first = measured[0]
     sample = np.random.default_rng(seed).random((1, *first.shape), dtype=np.float32)
+    try:
+        found = _interleaved(measured, sample, spec, seed, progress)
+    except latency.FAULTS as error:
+        raise NetzipError(f"{first.name} {UNTIMED}: {error}") from error
+    for number, each in enumerate(measured):
+        if each.name in found.faults:
+            each.fault = f"{UNTIMED}: {found.faults[each.name]}"
+        if each.fault:
+            continue
+        progress(f"memory and throughput of {each.name}", number / len(measured))
+        each.metrics |= found.keys(each.name)
+        if found.noisy:
+            each.flags.append("noisy")
+        _throughput(each, sample, spec)
+        _fresh_process(each, spec)
+    first.metrics |= {
+        "speed/aa_ratio": found.aa.value,
+        "speed/aa_ratio_low": found.aa.low,
+        "speed/aa_ratio_high": found.aa.high,
+    }
+    return found
+
+
+def _interleaved(
+    measured: Sequence[Measurement],
+    sample: np.ndarray,
+    spec: MeasureSpec,
+    seed: int,
+    progress: Progress,
+) -> latency.Latency:
+    first, calls = measured[0], {}
+    for each in measured:
+        try:
+            calls[each.name] = each.session.bind(sample)
+        except latency.FAULTS as error:
+            if each is first:
+                raise
+            each.fault = f"{UNTIMED}: {error}"
     again = open_runtime("onnxruntime").load(
         first.path, threads=spec.threads, adapter=first.adapter
     )
@@ -145,8 +207,8 @@ def clock(
         done = min(1.0, budget.target / half_width) if half_width else 1.0
         progress(f"timing, round {rounds}, ratios known to {half_width:.1%}", done)
 
-    found = latency.interleave(
-        {m.name: m.session.bind(sample) for m in measured},
+    return latency.interleave(
+        calls,
         baseline=first.name,
         again=again.bind(sample),
         target=budget.target,
@@ -156,32 +218,25 @@ def clock(
         seed=seed,
         progress=report,
     )
-    for number, each in enumerate(measured):
-        progress(f"memory and throughput of {each.name}", number / len(measured))
-        each.metrics |= found.keys(each.name)
-        if found.noisy:
-            each.flags.append("noisy")
-        _throughput(each, np.repeat(sample, max(spec.throughput, default=1), axis=0), spec)
-        fresh = process.fresh_process(each.path, spec.threads)
-        each.metrics |= fresh.metrics
-        each.facts |= {f"absent {key}": reason for key, reason in fresh.reasons.items()}
-    first.metrics |= {
-        "speed/aa_ratio": found.aa.value,
-        "speed/aa_ratio_low": found.aa.low,
-        "speed/aa_ratio_high": found.aa.high,
-    }
-    return found
 
 
-def _throughput(measured: Measurement, images: np.ndarray, spec: MeasureSpec) -> None:
+def _throughput(measured: Measurement, sample: np.ndarray, spec: MeasureSpec) -> None:
     for batch in spec.throughput:
         key = f"speed/throughput_b{batch}"
-        try:
-            call = measured.session.bind(images[:batch])
-        except InputError as error:  # a foreign file whose batch is fixed
+        try:  # a foreign file's batch may be fixed; many samples may need more memory than there is
+            call = measured.session.bind(np.repeat(sample, batch, axis=0))
+            measured.metrics[key] = latency.throughput(call, batch, THROUGHPUT_SECONDS)
+        except latency.FAULTS as error:
             measured.facts[f"absent {key}"] = str(error)
-            continue
-        measured.metrics[key] = latency.throughput(call, batch, THROUGHPUT_SECONDS)
+
+
+def _fresh_process(measured: Measurement, spec: MeasureSpec) -> None:
+    try:
+        fresh = process.fresh_process(measured.path, spec.threads)
+    except NetzipError as error:
+        fresh = process.FreshProcess({}, dict.fromkeys(process.KEYS, str(error)))
+    measured.metrics |= fresh.metrics
+    measured.facts |= {f"absent {key}": reason for key, reason in fresh.reasons.items()}
 
 
 def require_shape(measured: Measurement, shape: tuple[int, ...]) -> None:
@@ -197,6 +252,28 @@ def require_shape(measured: Measurement, shape: tuple[int, ...]) -> None:
         )
 
 
+def grade_all(
+    measured: Sequence[Measurement],
+    spec: ScoreSpec,
+    limits: scoring.Constraints | None = None,
+) -> None:
+    """`grade` each that has no fault against the first; one that cannot be graded has one then.
+
+    Raises:
+        NetzipError: the baseline itself cannot be graded, so nothing can.
+    """
+    first = measured[0]
+    for each in measured:
+        if each.fault:
+            continue
+        try:
+            grade(each, first, spec, limits)
+        except NetzipError as error:
+            if each is first:
+                raise
+            each.fault = str(error)
+
+
 def grade(
     measured: Measurement,
     baseline: Measurement,
@@ -209,6 +286,9 @@ def grade(
 
     Args:
         limits: what must be kept; by default the drop that the score allows.
+
+    Raises:
+        NetzipError: a figure that the basis needs is absent, or allows no ratio.
     """
     limits = limits or scoring.Constraints.from_spec(spec)
     basis = scoring.Basis.from_spec(spec)
@@ -221,6 +301,7 @@ def grade(
         )
         if not measured.evaluations:
             break
+        _require((baseline, measured), basis)
         score = scoring.score(baseline.metrics, measured.metrics, basis, split=split, names=names)
         measured.metrics |= score.metrics()
         measured.basis, measured.terms = basis, score.terms
@@ -234,10 +315,23 @@ def grade(
         if split == "test" or measured.verdict is None:
             measured.verdict = verdict
     if not measured.evaluations:
-        speed, weight = basis.speed_key, basis.size_key
-        measured.metrics["ratio/S"] = baseline.metrics[speed] / measured.metrics[speed]
-        measured.metrics["ratio/C"] = baseline.metrics[weight] / measured.metrics[weight]
+        for ratio, key in (("ratio/S", basis.speed_key), ("ratio/C", basis.size_key)):
+            before, after = baseline.metrics.get(key), measured.metrics.get(key)
+            if before and after:
+                measured.metrics[ratio] = before / after
     measured.facts["energy"] = NO_ENERGY
+
+
+def needs_clock(spec: ScoreSpec) -> bool:
+    """Whether the basis of the score is a figure of `clock`."""
+    return spec.speed == "latency" or spec.size in ("cpu", "ram")
+
+
+def _require(measured: Sequence[Measurement], basis: scoring.Basis) -> None:
+    for each, key in itertools.product(measured, (basis.speed_key, basis.size_key)):
+        reason = each.facts.get(f"absent {key}")
+        if reason is not None and key not in each.metrics:
+            raise NetzipError(f"{each.name}: the score needs {key}, which is absent: {reason}")
 
 
 def row(measured: Measurement, kind: str) -> dict[str, Any]:
@@ -246,10 +340,26 @@ def row(measured: Measurement, kind: str) -> dict[str, Any]:
     texts = {
         "name": measured.name,
         "kind": kind,
-        "status": "FINISHED",
-        "error": "",
+        "status": "FAILED" if measured.fault else "FINISHED",
+        "error": measured.fault,
         "verdict": verdict.grade if verdict else "",
         "reasons": "\n".join(verdict.reasons) if verdict else "",
         "flags": ",".join(measured.flags),
     }
     return texts | measured.facts | measured.metrics
+
+
+def tags(measured: Measurement, baseline: str, fingerprint: str) -> dict[str, str]:
+    """The tags of a measured model's run; `baseline` is the id of the baseline's."""
+    described = {
+        "netzip.baseline": baseline,
+        "netzip.fingerprint": fingerprint,
+        "netzip.flags": ",".join(measured.flags),
+        "netzip.facts": json.dumps(measured.facts),
+    }
+    if measured.basis is not None:
+        described |= {"netzip.basis": measured.basis.label(), "netzip.terms": measured.terms}
+    if measured.verdict is not None:
+        described["netzip.verdict"] = measured.verdict.grade
+        described["netzip.reason"] = "\n".join(measured.verdict.reasons)
+    return described

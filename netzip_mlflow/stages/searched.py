@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -30,6 +31,7 @@ __all__ = ["begin", "conclude", "follow"]
 
 RESUME = "netzip.resume"  # on the study: workers know no command that a person would give
 PLOTS = "plots/search"
+PROGRESS, NOTED = "the search's progress", "the search's note"
 SHOWN = 8  # params in the view's parallel coordinates
 
 
@@ -42,11 +44,15 @@ def begin(work: Job, trials: Trials, storage: str) -> None:
     study = trials.study
     command = searched.resume(work.options.command, study.study_name, storage)
     study.set_user_attr(RESUME, command)
-    _note(work, trials)
+    work.piece(PROGRESS, _note, work, trials)
 
 
 def follow(work: Job, trials: Trials, ended: FrozenTrial) -> None:
     """The study's state on the parent, after each trial."""
+    work.piece(PROGRESS, _follow, work, trials, ended)
+
+
+def _follow(work: Job, trials: Trials, ended: FrozenTrial) -> None:
     state = _note(work, trials)
     work.run.log(_metrics(state), step=ended.number)
     best = state.best
@@ -55,19 +61,16 @@ def follow(work: Job, trials: Trials, ended: FrozenTrial) -> None:
 
 
 def conclude(work: Job, trials: Trials, outcome: Outcome, winner: Winner | None) -> None:
-    """Pictures, the view *Search*, and a summary above the final comparison's note."""
+    """Pictures, the view *Search*, and a summary above the final comparison's note, each apart."""
+    work.piece(NOTED, _summarise, work, trials, outcome, winner)
+
+
+def _summarise(work: Job, trials: Trials, outcome: Outcome, winner: Winner | None) -> None:
     state, study = _state(trials), trials.study
     work.run.log(_metrics(state), step=len(study.trials))
-    shares = importances(study)
-    place = work.folder / "plots" / "search"
-    drawn = search_plots.figures(state, shares, trials.limits.max_drop_points)
-    for name, figure in drawn.items():
-        plots.save(figure, place / f"{name}.png")
-        figure.set_layout_engine("none")  # it has been laid out
-        plots.save(figure, place / f"{name}.svg")
-    if drawn:
-        work.run.artifact(place, PLOTS)
-    _view(work, trials, outcome)
+    shares = work.piece("importances", importances, study) or {}
+    drawn = work.piece(PLOTS, _pictures, work, trials, state, shares) or []
+    work.piece("view Search", _view, work, trials, outcome)
     origin = trials.origin.measured
     assert origin is not None  # noqa: S101 (judged before)
     assert origin.basis is not None  # noqa: S101 (graded by the comparison)
@@ -81,13 +84,27 @@ def conclude(work: Job, trials: Trials, outcome: Outcome, winner: Winner | None)
         reason=outcome.choice.reason,
         left_out=search_plots.missing(state, shares),
     )
-    shown = "history" in drawn
     picture = f"![](get-artifact?path={PLOTS}/history.png&run_uuid={work.run.id})\n\n"
-    comparison = compare.note(outcome.choice, work.run.experiment_id, compare.WITH_SEARCH)
-    work.run.note(
-        f"{summary}\n\n{picture if shown else ''}Pictures of the search: `{PLOTS}/`; every trial: "
-        f"`trials.csv`\n\n### Final comparison\n\n{comparison}"
+    comparison = compare.note(
+        outcome.choice, work.run.experiment_id, compare.WITH_SEARCH, work.missing
     )
+    work.run.note(
+        f"{summary}\n\n{picture if 'history' in drawn else ''}Pictures of the search: `{PLOTS}/`; "
+        f"every trial: `trials.csv`\n\n### Final comparison\n\n{comparison}"
+    )
+
+
+def _pictures(work: Job, trials: Trials, state: Told, shares: Mapping[str, float]) -> list[str]:
+    """Draw and log the search's pictures; the names of those that are there."""
+    place = work.folder / "plots" / "search"
+    drawn = search_plots.figures(state, shares, trials.limits.max_drop_points)
+    for name, figure in drawn.items():
+        plots.save(figure, place / f"{name}.png")
+        figure.set_layout_engine("none")  # it has been laid out
+        plots.save(figure, place / f"{name}.svg")
+    if drawn:
+        work.run.artifact(place, PLOTS)
+    return list(drawn)
 
 
 def _state(trials: Trials) -> Told:

@@ -118,8 +118,12 @@ def compare_text(groups: Sequence[tuple[pd.DataFrame, Choice]]) -> str:
 
 
 def measure_object(found: Sequence[tuple[Subject, Measurement]]) -> dict[str, Any]:
-    """The object of `measure --json`, the baseline first."""
-    return {"models": [{"model": s.name, "uri": s.uri, "metrics": m.metrics} for s, m in found]}
+    """The object of `measure --json`, the baseline first; `error` says why one was not timed."""
+    models = []
+    for subject, each in found:
+        shown = {"model": subject.name, "uri": subject.uri, "metrics": each.metrics}
+        models.append(shown | ({"error": each.fault} if each.fault else {}))
+    return {"models": models}
 
 
 def measure_text(found: Sequence[tuple[Subject, Measurement]]) -> str:
@@ -147,11 +151,10 @@ def measure_text(found: Sequence[tuple[Subject, Measurement]]) -> str:
         ]
         for s, m in found
     ]
-    noisy = any("noisy" in m.flags for _, m in found)
-    note = (
-        "noisy: the baseline against itself is not within the protocol's limits" if noisy else None
-    )
-    return _text(_table(["model", *shown], rows, note))
+    notes = [f"{s.name} failed: {m.fault}" for s, m in found if m.fault]
+    if any("noisy" in m.flags for _, m in found):
+        notes.append("noisy: the baseline against itself is not within the protocol's limits")
+    return _text(_table(["model", *shown], rows, "\n".join(notes) or None))
 
 
 def score_object(rows: Sequence[ScoredRow], basis: Basis) -> dict[str, Any]:

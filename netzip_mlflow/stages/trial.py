@@ -177,12 +177,15 @@ class Trials:
         untimed = {
             k: v for k, v in self._violations(found.metrics).items() if k not in scoring.TIMED
         }
-        timed = self.limits.timed or score.speed == "latency"
+        scored_by_clock = measurement.needs_clock(score)
+        timed = self.limits.timed or scored_by_clock
         if timed and all(excess <= 0 for excess in untimed.values()):
             with self.quiet.alone() as quiet:
                 measurement.clock([baseline, found], spec, seed, self.work.progress)
             found.flags += [] if quiet else ["noisy"]
-        if score.speed != "latency" or "ratio/its" in found.metrics:
+            if found.fault:
+                raise NetzipError(found.fault)
+        if not scored_by_clock or "ratio/its" in found.metrics:
             measurement.grade(found, baseline, score, self.limits)
         else:
             found.metrics["validation/score/ocs"] = 0.0  # outside a limit: never ranked by it

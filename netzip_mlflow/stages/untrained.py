@@ -53,7 +53,7 @@ class Untrained:
 
     def speeds(self, chain: Sequence[Technique]) -> Mapping[str, float]:
         """Latency and its ratio, timed beside the baseline, by metric key; nothing where the timing
-        was noisy."""
+        was noisy, or where it failed."""
         key = sizes.size_key(chain)
         if key not in self._speeds:
             assert self.origin.measured is not None  # noqa: S101 (judged before)
@@ -61,7 +61,8 @@ class Untrained:
             with self.quiet.alone() as quiet:
                 both = [self.origin.measured.apart(), made]
                 measurement.clock(both, spec, self.recipe.seed, self.work.progress)
-            self._speeds[key] = made.metrics if quiet and "noisy" not in made.flags else {}
+            certain = quiet and "noisy" not in made.flags and not made.fault
+            self._speeds[key] = made.metrics if certain else {}
         return self._speeds[key]
 
     def _made(self, chain: Sequence[Technique]) -> measurement.Measurement:

@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import pytest
 
-from netzip_mlflow.errors import InputError
+from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.metrics import latency
 from netzip_mlflow.metrics.latency import Latency, Timing, interleave, throughput
 from netzip_mlflow.statistics import Interval, bootstrap_median_ratio
@@ -273,3 +273,48 @@ def test_a_latency_is_a_plain_value():
     found = Latency("baseline", {"baseline": timing}, 5, one, False, (), "target")
     with pytest.raises(KeyError):
         found.keys("unknown")
+
+
+def failing(call, after, error):
+    """A call that raises from its n-th time on."""
+    left = iter(range(after))
+
+    def run():
+        if next(left, None) is None:
+            raise error
+        call()
+
+    return run
+
+
+@pytest.mark.parametrize("after", [0, 3, 40])
+@pytest.mark.parametrize("error", [NetzipError("the lamp is out"), MemoryError()])
+def test_a_model_that_cannot_be_run_is_left_out_and_the_others_are_timed(machine, after, error):
+    calls = {
+        "baseline": machine.call("o", noisy_ms(10.0, 0.02, 1)),
+        "broken": failing(machine.call("x", 5.0), after, error),
+        "b": machine.call("b", noisy_ms(5.0, 0.02, 2)),
+    }
+    found = measure(machine, calls, machine.call("a", noisy_ms(10.0, 0.02, 3)))
+    assert set(found.timings) == {"baseline", "b"}
+    assert found.faults == {"broken": str(error) or "MemoryError"}
+    assert found.timings["b"].ratio.value == pytest.approx(2.0, rel=0.02)
+    assert len(found.timings["b"].rounds_ms) == found.rounds >= 20
+
+
+def test_what_is_no_fault_of_a_model_ends_the_timing(machine):
+    calls = {
+        "baseline": machine.call("o", 10.0),
+        "b": failing(machine.call("b", 5.0), 3, KeyboardInterrupt()),
+    }
+    with pytest.raises(KeyboardInterrupt):
+        measure(machine, calls, machine.call("a", 10.0))
+
+
+@pytest.mark.parametrize("after", [0, 40])
+def test_the_baselines_fault_is_raised(machine, after):
+    broken = failing(machine.call("o", 10.0), after, NetzipError("the lamp is out"))
+    with pytest.raises(NetzipError, match="the lamp is out"):
+        measure(machine, {"baseline": broken, "b": machine.call("b", 5.0)}, machine.call("a", 10.0))
+    with pytest.raises(NetzipError, match="the lamp is out"):
+        measure(machine, {"baseline": machine.call("o", 10.0)}, broken)

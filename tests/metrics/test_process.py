@@ -4,6 +4,7 @@ import json
 import mmap
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -96,6 +97,35 @@ def test_a_process_that_dies_is_said_with_its_last_words(forms, monkeypatch):
     monkeypatch.setattr(process.subprocess, "run", run)
     with pytest.raises(NetzipError, match=r"float\.onnx: .* status -9: Killed"):
         fresh_process(forms["float"], 1)
+
+
+def test_a_process_that_is_killed_without_a_word_may_have_had_no_memory(forms, monkeypatch):
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, -9, "", "")
+
+    monkeypatch.setattr(process.subprocess, "run", run)
+    with pytest.raises(NetzipError, match=r"status -9: .*memory runs out"):
+        fresh_process(forms["float"], 1)
+
+
+def test_a_process_that_cannot_be_started_is_no_traceback(forms, monkeypatch):
+    def run(command, **_):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(process.subprocess, "run", run)
+    with pytest.raises(NetzipError, match=r"cannot be started: .*Cannot allocate memory"):
+        fresh_process(forms["float"], 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux only")
+def test_where_memory_runs_out_the_process_goes_before_its_parent():
+    code = (
+        "from netzip_mlflow.metrics.process import _main\n"
+        "_main(['missing.onnx', '1'], lambda answer: None)\n"
+        "print(open('/proc/self/oom_score_adj').read())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1000"
 
 
 def test_a_process_that_hangs_is_given_up(forms, monkeypatch):

@@ -49,3 +49,12 @@ def test_the_order_of_the_first_two(frame, choice, ocs, settled):
     """0.5 points of 88.75 % are 0.00563 of P: OCS 9.56 moves by 0.054, the other by as much."""
     frame.loc[frame["name"] == "int8", "validation/score/ocs"] = ocs
     assert ("is not settled" not in told(frame, choice)) is settled
+
+
+def test_a_flag_that_many_share_is_said_once(frame, choice):
+    frame = frame.loc[frame.index.repeat(4)].reset_index(drop=True)
+    frame["name"] = [f"{name}-{n}" if n % 4 else name for n, name in enumerate(frame["name"])]
+    frame["flags"] = "macs-differ"
+    (said,) = (line for line in told(frame, choice).splitlines() if "macs-differ" in line)
+    assert said.startswith("baseline, ")
+    assert said.endswith(" and 14 more: macs-differ.")

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import re
+import string
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
 from netzip_mlflow.report import plots
 from netzip_mlflow.report.html import LIMIT_BYTES, report
@@ -172,3 +176,93 @@ def test_plots_that_do_not_fit_are_left_out_and_counted(frame, choice, drawn):
     assert len(page.encode()) < LIMIT_BYTES
     assert page.count("<svg") == 2
     assert "1 further pictures lie beside this file." in page
+
+
+def of_classes(names, seed=0, count=1000):
+    """A table of classes for each name; class 7 loses most, class 8 gains most."""
+    draw = np.random.default_rng(seed)
+    change = draw.uniform(-40, 40, count)
+    change[7], change[8] = -90.0, 90.0
+    table = pd.DataFrame(
+        {
+            "class": [f"class {number}" for number in range(count)],
+            "support": 50,
+            "precision": draw.random(count),
+            "recall": draw.random(count),
+            "f1": draw.random(count),
+            "recall_change_points": change,
+        }
+    )
+    return dict.fromkeys(names, table), change
+
+
+def test_of_a_thousand_classes_the_two_ends_are_shown(frame, choice):
+    names = [f"candidate-{number}" for number in range(15)]
+    per_class, change = of_classes(names)
+    page = written(frame, choice, per_class=per_class)
+    assert len(page.encode()) < LIMIT_BYTES
+    checker = read(page)
+    shown = [word for word in checker.words if word.startswith("class ")]
+    order = np.argsort(change, kind="stable")
+    wanted = [f"class {at}" for at in (*order[:10], *order[:-6:-1])]
+    assert shown == wanted * len(names)
+    text = " ".join(checker.words)
+    assert text.count("985 of 1,000 classes are not shown: see per_class.csv") == len(names)
+    assert all(f"<h3>{name}</h3>" in page for name in names)
+
+
+def test_few_classes_are_all_shown_in_their_order(frame, choice):
+    per_class, _ = of_classes(["one"], count=12)
+    words = read(written(frame, choice, per_class=per_class)).words
+    assert [w for w in words if w.startswith("class ")] == [f"class {n}" for n in range(12)]
+    assert "classes are not shown" not in " ".join(words)
+
+
+def test_classes_that_only_lose_have_no_gains_shown(frame, choice):
+    per_class, _ = of_classes(["one"])
+    per_class["one"]["recall_change_points"] = -1.0
+    assert "Recall rose most: none" in read(written(frame, choice, per_class=per_class)).words
+
+
+def test_pictures_give_way_before_classes(frame, choice, drawn):
+    big = next(iter(drawn.values())).replace("</svg>", f"<desc>{'x' * 470_000}</desc></svg>")
+    per_class, _ = of_classes([f"candidate-{number}" for number in range(15)])
+    page = written(frame, choice, plots={"a": big, **drawn}, per_class=per_class)
+    assert len(page.encode()) < LIMIT_BYTES
+    assert page.count("classes are not shown") == 15
+    assert page.count("<svg") == len(drawn), "the one that is too large is the one left out"
+    assert "1 further pictures lie beside this file." in page
+
+
+@settings(max_examples=6)
+@given(data=some.data())
+def test_no_page_is_too_large_whatever_it_is_to_show(pristine, data):
+    words = some.text(string.printable, max_size=30).map(lambda text: text * 500)
+    few = some.integers(0, 300)
+    rows = pristine.to_dict("records")
+    model = next(row for row in rows if row["name"] == "int8")
+    rows += [model | {"name": f"c{n}", "chain": data.draw(words)} for n in range(data.draw(few))]
+    failed = {"kind": "candidate", "status": "FAILED", "error": data.draw(words)}
+    rows += [failed | {"name": f"f{n}"} for n in range(data.draw(few))]
+    frame = pd.DataFrame(rows)
+    for column in ("flags", "reasons", "float_layers"):
+        frame[column] = data.draw(words)
+    page = written(
+        frame,
+        Choice("four_bit", None, data.draw(words)),
+        title=data.draw(words),
+        constraint=data.draw(words),
+        recipe_yaml=data.draw(words),
+        command=data.draw(words),
+        machine={"cpu": data.draw(words)},
+        subject={"Data": data.draw(words)},
+        noisy=[data.draw(words)],
+        per_class=of_classes([f"c{n}" for n in range(data.draw(few))])[0],
+    )
+    assert len(page.encode()) < LIMIT_BYTES
+    checker = read(page)
+    text = " ".join(checker.words)
+    assert "Best on validation:" in text
+    assert "four_bit" in text
+    if len(frame) > 150:
+        assert "further rows: see comparison.csv" in text

@@ -132,3 +132,52 @@ def test_pictures_are_readable_at_600_pixels(frame, tmp_path, metric):
     legend = [text.get_fontsize() for text in figure.legends[0].get_texts()]
     labels = [text.get_fontsize() for text in figure.axes[0].texts]
     assert min(legend + labels) / 72 * 160 * shrink >= 7
+
+
+def many(count, top1=lambda number: 0.8):
+    """So many models, the first the baseline; the others are infeasible from 0.5 downwards."""
+    rows = [
+        {
+            "name": f"m{number}",
+            "kind": "candidate" if number else "baseline",
+            "accuracy/top1": top1(number),
+            "accuracy/drop_points": 100 * (0.8 - top1(number)),
+            "score/ocs": 1000.0 - number,
+            "score/feasible": float(top1(number) > 0.5),
+            "speed/latency_ms": 1.0 + number / 10,
+            "size/disk_bytes": 1e6 + number,
+        }
+        for number in range(count)
+    ]
+    return pd.DataFrame(rows)
+
+
+def words(figure):
+    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+def test_bars_have_room_for_forty_models():
+    data = plots.bars(many(100), "speed/latency_ms")
+    assert data.names == tuple(f"m{number}" for number in range(40))
+    assert data.left_out == 60
+    figure = plots.draw_bars(data)
+    assert any(text.startswith("60 further models are not drawn") for text in words(figure))
+    assert figure.get_size_inches()[1] < 15
+    assert plots.bars(many(40), "speed/latency_ms").left_out == 0
+
+
+def test_a_plane_of_many_models_draws_all_and_names_the_first():
+    figure = plots.draw_plane(plots.plane(many(50), "speed/latency_ms"))
+    said = words(figure)
+    assert {f"m{number}" for number in range(30)} <= set(said)
+    assert not {f"m{number}" for number in range(30, 50)} & set(said)
+    assert any(text.startswith("20 models without a name") for text in said)
+
+
+@pytest.mark.parametrize(("dead", "named"), [(3, True), (8, False)])
+def test_models_far_below_are_named_while_they_are_few(dead, named):
+    frame = many(12, lambda number: 0.1 if number >= 12 - dead else 0.8)
+    said = words(plots.draw_plane(plots.plane(frame, "speed/latency_ms")))
+    assert any("m11, 10.00 %" in text for text in said) is named
+    assert "m1" in said
+    assert any(text.startswith(f"{dead} models without a name") for text in said) is not named

@@ -52,3 +52,17 @@ def test_the_page_decides_the_size_and_nothing_is_external(svg):
 def test_what_is_no_svg():
     with pytest.raises(ValueError, match="plot 'x' is no SVG"):
         inline("<html>", "x")
+
+
+def test_what_nobody_sees_is_left_out_and_nothing_else(svg):
+    """Ids without a use and digits below a hundredth of a point go; texts and places stay."""
+    before, after = (ElementTree.fromstring(x) for x in (svg, inline(svg, "plane")))  # noqa: S314
+    name = "{http://www.w3.org/2000/svg}text"
+    places = [[(t.text, t.get("x"), t.get("y")) for t in x.iter(name)] for x in (before, after)]
+    assert len(places[0]) == len(places[1]) > 10
+    for (text, x, y), (same, x_after, y_after) in zip(*places, strict=True):
+        assert text == same
+        if x is not None:
+            assert abs(float(x) - float(x_after)) < 0.01
+            assert abs(float(y) - float(y_after)) < 0.01
+    assert len(inline(svg, "plane")) < 0.8 * len(svg)
