@@ -49,8 +49,9 @@ def check_reachable(uri: str) -> None:
     reason = healthy(uri)
     if reason is not None:
         raise TrackingUnavailable(
-            f"the tracking server {without_password(uri)} does not answer: {reason}; start it, or "
-            "name another with --tracking-uri or MLFLOW_TRACKING_URI"
+            f"the tracking server {without_password(uri)} does not answer: "
+            f"{without_password(reason, uri)}; start it, or name another with "
+            "--tracking-uri or MLFLOW_TRACKING_URI"
         )
     parts = urlsplit(uri)
     if parts.scheme == "sqlite" and parts.path not in {"", "/", "/:memory:"}:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError, NetzipError, TrackingLost
+from netzip_mlflow.recipe import as_written
 from netzip_mlflow.tracking.description import NOTE, set_tag
 from netzip_mlflow.tracking.outbox import Outbox
 from netzip_mlflow.tracking.reachable import check_reachable
@@ -67,7 +68,7 @@ class Tracker:
             reason = str(error).strip().splitlines()[0]
             raise InputError(
                 f"the tracking store {without_password(uri)} cannot be used: "
-                f"{without_password(reason)}"
+                f"{without_password(reason, uri)}"
             ) from error
 
     def _adopt(self, run_id: str) -> str:
@@ -151,9 +152,10 @@ class Tracker:
             text = json.dumps(self.outbox.notes(), indent=2)
             (folder / UNSENT).write_text(text, encoding="utf-8")
             place = f"; what was measured is in {folder}, the writes themselves in {UNSENT} there"
+        reason = without_password(self.outbox.reason or "", self.uri)
         raise TrackingLost(
-            f"the tracking server {without_password(self.uri)} went away ({self.outbox.reason}) "
-            f"and {len(self.outbox)} writes could not be sent{place}"
+            f"the tracking server {without_password(self.uri)} went away ({reason}) and "
+            f"{len(self.outbox)} writes could not be sent{place}"
         )
 
     def set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str]) -> None:
@@ -256,6 +258,8 @@ class Run:
                     f"metric {key} of {self.name} is {value}; only finite values are logged"
                 )
         now = int(time.time() * 1000)
+        texts = {k: _shown(v) for k, v in (params or {}).items()}
+        words = {k: _shown(v) for k, v in (tags or {}).items()}
         self._send(
             lambda: self._tracker.client.log_batch(
                 self.id,
@@ -263,16 +267,16 @@ class Run:
                     Metric(k, float(v), now, step, model_id=self.model_id, run_id=self.id)
                     for k, v in (metrics or {}).items()
                 ],
-                params=[Param(k, str(v)) for k, v in (params or {}).items()],
-                tags=[RunTag(k, str(v)) for k, v in (tags or {}).items()],
+                params=[Param(k, v) for k, v in texts.items()],
+                tags=[RunTag(k, v) for k, v in words.items()],
             ),
             {
                 "run": self.name,
                 "kind": self.kind,
                 "step": step,
                 "metrics": dict(metrics or {}),
-                "params": {k: str(v) for k, v in (params or {}).items()},
-                "tags": {k: str(v) for k, v in (tags or {}).items()},
+                "params": texts,
+                "tags": words,
             },
         )
 
@@ -289,7 +293,7 @@ class Run:
 
     def text(self, text: str, file: str) -> None:
         """A text as an artifact."""
-        self._send(lambda: self._tracker.client.log_text(self.id, text, file))
+        self._send(lambda: self._tracker.client.log_text(self.id, _shown(text), file))
 
     def dataset(self, name: str, digest: str, context: str) -> None:
         """The data set as an input of the run: name, digest and which split."""
@@ -357,11 +361,16 @@ class Run:
         self._tracker.outbox.send(call, note)
 
 
+def _shown(value: Any) -> str:
+    """As it is kept where others read it: no password, no place that a recipe's variable names."""
+    return without_password(as_written(str(value)))
+
+
 def _require_database_support(uri: str) -> None:
     if not uri.startswith(("http:", "https:")) and find_spec("sqlalchemy") is None:
         raise InputError(
-            f"the tracking store {uri} needs full mlflow, here is mlflow-skinny: name a server "
-            "with --tracking-uri http://... (or measure files with --no-log)"
+            f"the tracking store {without_password(uri)} needs full mlflow, here is mlflow-skinny: "
+            "name a server with --tracking-uri http://... (or measure files with --no-log)"
         )
 
 
@@ -383,6 +392,7 @@ def explain(uri: str, run_id: str, reason: str) -> None:
     """
     import mlflow
 
+    reason = _shown(reason)
     with contextlib.suppress(*_store_errors()):
         client = mlflow.MlflowClient(uri)
         client.set_tag(run_id, "netzip.reason", reason[:5000])
