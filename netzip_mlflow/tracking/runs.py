@@ -65,11 +65,9 @@ class Tracker:
             if self._experiment_id is not None:
                 reap(self.client, self._experiment_id)
         except _store_errors() as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"the tracking store {without_password(uri)} cannot be used: "
-                f"{without_password(reason, uri)}"
-            ) from error
+            reason = without_password(str(error).strip().splitlines()[0], uri)
+            what = f"the tracking store {without_password(uri)} cannot be used: {reason}"
+            raise InputError(what) from error
 
     def _adopt(self, run_id: str) -> str:
         """Own the run that `mlflow run` started, before any work: kill -9 may come at any time."""
