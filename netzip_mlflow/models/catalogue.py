@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
 from netzip_mlflow.factories import FACTORY_PATH, call, import_function
 from netzip_mlflow.models.torchvision import CLASSIFIERS, classifier
+from netzip_mlflow.recipe import locate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -159,6 +160,12 @@ def check(raw: Mapping[str, Any], *, files: bool = True) -> list[Problem]:
         problems.append(_unknown(name))
     if isinstance(factory, str) and not FACTORY_PATH.fullmatch(factory):
         problems.append(Problem("model.factory", f"{factory!r}", "module:function"))
+    allow = model.get("allow")
+    problems += [
+        Problem(f"model.allow[{place}]", f"{path!r}", "module:function")
+        for place, path in enumerate(allow if isinstance(allow, list) else [])
+        if isinstance(path, str) and not FACTORY_PATH.fullmatch(path)
+    ]
     if isinstance(weights, str):
         problems += _weights_problems(name, weights, files)
     return problems
@@ -177,7 +184,10 @@ def _weights_problems(name: Any, weights: str, files: bool) -> list[Problem]:
             return []
         what = f"{name or 'this model'} has no pretrained weights of its own"
         return [Problem("model.weights", what, f"a file ({', '.join(SUFFIXES)})")]
-    path = Path(weights)
+    try:
+        path = locate(weights, "model.weights")
+    except InputError as error:
+        return list(error.problems)
     if path.suffix not in SUFFIXES:
         allowed = f"{', '.join(SUFFIXES)}, or `{PRETRAINED}`"
         return [Problem("model.weights", f"{path.name} is no weights file", allowed)]
