@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netzip_mlflow import models, training
+from netzip_mlflow import folders, models, training
 from netzip_mlflow.deployable import Exports, deploy, file_digest
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.stages import candidates, measurement
@@ -175,12 +175,10 @@ def from_uri(uri: str, task: Task) -> Twin:
     Raises:
         InputError: there is none, or it does not fit the data.
     """
-    import tempfile
-
     from netzip_mlflow.tracking.models import twin_folder
 
-    with tempfile.TemporaryDirectory() as folder:
-        twin = Twin.load(twin_folder(uri, Path(folder)))
+    with folders.temporary() as folder:
+        twin = Twin.load(twin_folder(uri, folder))
     if twin.input.shape != task.shape or twin.classes != task.classes:
         raise InputError(
             f"model.uri: {uri} takes {twin.input.shape} and knows {len(twin.classes)} classes; the "

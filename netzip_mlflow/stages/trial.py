@@ -81,7 +81,11 @@ class Trials:
             TrialPruned: it cannot become better than the best, by its bound.
         """
         with self.quiet.working():
-            return self._walked(trial)
+            try:
+                return self._walked(trial)
+            finally:
+                if trial.number in self.made:
+                    self.work.release(self.made[trial.number].folder)
 
     def _walked(self, trial: optuna.Trial) -> float | tuple[float, ...]:
         from optuna.exceptions import TrialPruned

@@ -18,7 +18,7 @@ from netzip_mlflow.errors import InputError, NetzipError, TrackingLost
 from netzip_mlflow.tracking.outbox import Outbox
 from netzip_mlflow.tracking.reachable import check_reachable
 from netzip_mlflow.tracking.reaper import owner_tags, reap
-from netzip_mlflow.tracking.signals import Killed
+from netzip_mlflow.tracking.signals import Killed, deferred
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -111,7 +111,7 @@ class Tracker:
         Raises:
             TrackingLost: the server did not come back; everything else is as the block raised it.
         """
-        with self._lasting(Run(self, kind, name, resume=self._resumed), keep) as run:
+        with self._lasting(lambda: Run(self, kind, name, resume=self._resumed), keep) as run:
             yield run
 
     @contextlib.contextmanager
@@ -123,23 +123,31 @@ class Tracker:
         Raises:
             TrackingLost: as `parent`.
         """
-        with self._lasting(Run(self, kind, "", resume=run_id, attach=True), keep) as run:
+        with self._lasting(lambda: Run(self, kind, "", resume=run_id, attach=True), keep) as run:
             yield run
 
     @contextlib.contextmanager
-    def _lasting(self, run: Run, keep: Callable[[str], Path] | None) -> Iterator[Run]:
+    def _lasting(
+        self, begin: Callable[[], Run], keep: Callable[[str], Path] | None
+    ) -> Iterator[Run]:
+        run, status, reason = None, "FINISHED", ""
         try:
+            with deferred():  # a run that is there is known here
+                run = begin()
             yield run
         except (Killed, KeyboardInterrupt) as stop:
-            run.end("KILLED", f"stopped by {type(stop).__name__}")
+            status, reason = "KILLED", f"stopped by {str(stop) or 'Ctrl-C'}"
             raise
         except BaseException as error:
-            run.end("FAILED", str(error) or type(error).__name__)
+            status, reason = "FAILED", str(error) or type(error).__name__
             raise
-        else:
-            run.end("FINISHED")
         finally:
-            self._settle(keep)
+            with deferred():
+                try:
+                    if run is not None:
+                        run.end(status, reason)
+                finally:
+                    self._settle(keep)
 
     def _settle(self, keep: Callable[[str], Path] | None) -> None:
         if self.outbox.flush(PATIENCE_S):
@@ -213,8 +221,9 @@ class Run:
     ) -> Run:
         """A run below this one (shown below `below`, another run's id); it ends by its own `end`,
         or with this one."""
-        run = Run(self._tracker, kind, name, parent=self, below=below, tags=tags)
-        self._children.append(run)
+        with deferred():  # a run that is there is known here
+            run = Run(self._tracker, kind, name, parent=self, below=below, tags=tags)
+            self._children.append(run)
         return run
 
     def other(self, kind: str, run_id: str) -> Run:
