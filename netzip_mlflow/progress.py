@@ -27,6 +27,11 @@ def watching(quiet: bool) -> Iterator[Watcher]:
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+
+    def on_broken_pipe() -> None:  # rich would end the process, and send stdout nowhere
+        console.quiet = True
+
+    console.on_broken_pipe = on_broken_pipe
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     step = bar.add_task("", total=1.0, visible=False)
 
