@@ -19,6 +19,7 @@ from netzip_mlflow.tracking.outbox import Outbox
 from netzip_mlflow.tracking.reachable import check_reachable
 from netzip_mlflow.tracking.reaper import owner_tags, reap
 from netzip_mlflow.tracking.signals import Killed, deferred
+from netzip_mlflow.tracking.tables import have_tables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,6 +55,7 @@ class Tracker:
         mlflow.set_tracking_uri(uri)
         self.outbox = Outbox(uri)
         try:
+            have_tables(uri)
             self.client: MlflowClient = mlflow.MlflowClient(uri)
             self._resumed = os.environ.get("MLFLOW_RUN_ID")
             if self._resumed:
