@@ -118,7 +118,6 @@ def job(
             shutil.move(folder, place)
         except OSError:  # the current folder is gone, or cannot be written
             place = folder
-        folders.disown(place)
         kept.append(place)
         return place
 

@@ -199,7 +199,12 @@ def test_what_was_measured_is_kept_when_the_server_is_lost(workplace, scratch, l
         work()
     (kept,) = tmp_path.glob("netzip-unsent-*")
     assert f"what was measured is in {kept}" in str(caught.value)
-    assert sorted(path.name for path in kept.iterdir()) == [".tmp", "model.onnx", "unsent.json"]
+    assert sorted(path.name for path in kept.iterdir()) == [
+        ".tmp",
+        "model.onnx",
+        "owner.json",
+        "unsent.json",
+    ]
     assert (kept / "model.onnx").read_bytes() == b"measured"
     assert list(scratch.iterdir()) == []
 
