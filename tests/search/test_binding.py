@@ -7,6 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from netzip_mlflow import processes
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.search import leader
 from netzip_mlflow.search import study as studies
