@@ -18,7 +18,7 @@ from netzip_mlflow.search.study import Failed, GivenBack
 from netzip_mlflow.stages import candidates, measurement
 from netzip_mlflow.stages.untrained import Untrained
 from netzip_mlflow.tasks import OutOfReach
-from netzip_mlflow.tracking import Killed
+from netzip_mlflow.tracking import Killed, stopped
 
 if TYPE_CHECKING:
     import optuna
@@ -111,6 +111,9 @@ class Trials:
             candidates.give_up(made, "not ended: the time was over, or the search was interrupted")
             raise
         except Exception as error:  # a technique may be anyone's code; its run says what
+            if (stop := stopped()) is not None:  # and this is what became of it in there
+                candidates.give_up(made, "not ended: the search was interrupted")
+                raise stop from error
             candidates.fail(made, error)
             self.work.say(f"{name} failed: {made.error}")
             raise Failed(made.error) from error

@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from netzip_mlflow.tracking.reachable import check_reachable, tracking_uri
 from netzip_mlflow.tracking.runs import Run, Tracker
-from netzip_mlflow.tracking.signals import Killed, asked_on_sigint, ended_by_signals
+from netzip_mlflow.tracking.signals import (
+    Killed,
+    asked_on_sigint,
+    ended_by_signals,
+    ending,
+    stopped,
+)
 
 __all__ = [
     "Killed",
@@ -18,5 +24,7 @@ __all__ = [
     "asked_on_sigint",
     "check_reachable",
     "ended_by_signals",
+    "ending",
+    "stopped",
     "tracking_uri",
 ]

@@ -18,7 +18,7 @@ from netzip_mlflow.errors import InputError, NetzipError, TrackingLost
 from netzip_mlflow.tracking.outbox import Outbox
 from netzip_mlflow.tracking.reachable import check_reachable
 from netzip_mlflow.tracking.reaper import owner_tags, reap
-from netzip_mlflow.tracking.signals import Killed, deferred
+from netzip_mlflow.tracking.signals import Killed, deferred, ending, stopped
 from netzip_mlflow.tracking.tables import have_tables
 
 if TYPE_CHECKING:
@@ -142,9 +142,12 @@ class Tracker:
             raise
         except BaseException as error:
             status, reason = "FAILED", str(error) or type(error).__name__
+            if (stop := stopped()) is not None:  # and this is what a library made of it
+                status, reason = "KILLED", f"stopped by {str(stop) or 'Ctrl-C'}"
+                raise stop from error
             raise
         finally:
-            with deferred():
+            with ending():
                 try:
                     if run is not None:
                         run.end(status, reason)

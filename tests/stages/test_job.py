@@ -82,6 +82,23 @@ def test_a_second_signal_while_runs_are_ended(workplace, scratch, monkeypatch, f
     assert list(scratch.iterdir()) == []
 
 
+def test_a_signal_of_which_a_library_makes_its_own_fault(workplace, scratch):
+    """torch's export, in the middle of an import: `module has no attribute`."""
+    tracker = open_tracker(workplace)
+
+    def work() -> None:
+        with job("compress", "digits", workplace, tracker):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except Killed:
+                raise NetzipError("torch cannot export the network") from None
+
+    with pytest.raises(Killed, match="SIGTERM"):
+        work()
+    (run,) = tracker.client.search_runs([tracker.experiment_id])
+    assert (run.info.status, run.data.tags["netzip.reason"]) == ("KILLED", "stopped by SIGTERM")
+
+
 @pytest.mark.parametrize("kind", ["parent", "child"])
 def test_a_signal_while_a_run_is_made(workplace, scratch, monkeypatch, kind):
     """The store has it already, and nobody else knows its id."""

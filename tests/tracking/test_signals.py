@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -98,10 +99,57 @@ def test_who_insists_is_obeyed():
 def test_nor_is_one_held_up_who_comes_back_later():
     now = [100.0]
     watch = signals._Watch(clock=lambda: now[0], blocks=1)
+    watch.over.set()  # it need not come again
     watch.receive(signal.SIGTERM, None)
     now[0] += signals.PATIENCE_S + 1
     with pytest.raises(Killed):
         watch.receive(signal.SIGTERM, None)
+
+
+def test_what_is_lost_in_a_callback_comes_again(monkeypatch, capsys):
+    """Python would print its trace and go on."""
+    import weakref
+
+    monkeypatch.setattr(signals, "AGAIN_S", 0.5)
+
+    class Thing:
+        pass
+
+    things, reached = [Thing(), Thing()], []
+    seen = [weakref.ref(thing, lambda _: send("SIGINT")) for thing in things]
+
+    def work() -> None:
+        with ended_by_signals():
+            things.clear()
+            reached.append([each() for each in seen])
+            time.sleep(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert reached == [[None, None]], "both were lost"
+    assert capsys.readouterr().err == ""
+
+
+def test_what_a_library_catches_comes_again_until_it_arrives(monkeypatch):
+    monkeypatch.setattr(signals, "AGAIN_S", 0.5)
+    caught = []
+
+    def work() -> None:
+        with ended_by_signals():
+            for _ in range(3):
+                try:
+                    if not caught:
+                        send("SIGTERM")
+                    time.sleep(30)
+                except BaseException as error:  # noqa: BLE001 (that is the fault)
+                    caught.append(str(error))
+            with signals.ending():
+                time.sleep(1.2)  # nothing comes any more
+            assert str(signals.stopped()) == "SIGTERM"
+
+    work()
+    assert caught == ["SIGTERM"] * 3
+    assert signals.stopped() is None
 
 
 def test_the_handler_of_before_is_put_back():
