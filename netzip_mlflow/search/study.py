@@ -8,8 +8,6 @@ planned again with the same parameters, so that every slot ends once, whoever is
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow import databases
 from netzip_mlflow.errors import InputError, NetzipError, Problem
+from netzip_mlflow.first_use import made_whole
+from netzip_mlflow.processes import dead, me
 
 if TYPE_CHECKING:
     import optuna
@@ -96,6 +96,7 @@ def open_storage(url: str) -> RDBStorage:
         if (reason := databases.trouble(url)) is not None:
             raise _unusable(url, reason)
         waiting = {"timeout": 60} if url.startswith("sqlite") else databases.connect_args(url)
+        made_whole(url, _make_tables)
         _only_ours(url)
         with _experimental():
             storage = optuna.storages.RDBStorage(
@@ -116,6 +117,18 @@ def _unusable(url: str, reason: str) -> InputError:
     shown = databases.without_password(url)
     what = f"{shown} cannot be used: {databases.without_password(reason, url)}"
     return InputError(Problem("storage", what, "a database's URL"))
+
+
+def _make_tables(url: str) -> None:
+    """Optuna's. Of sqlite in the mode that `_one_writer_at_a_time` asks for: to change to it takes
+    a moment in which nobody else reads."""
+    import optuna
+    import sqlalchemy
+
+    storage = optuna.storages.RDBStorage(url, {"poolclass": sqlalchemy.NullPool})
+    if storage.engine.dialect.name == "sqlite":
+        with storage.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
 def _only_ours(url: str) -> None:
@@ -363,22 +376,3 @@ def ends_slot(trial: FrozenTrial) -> bool:
     if lost and BLAMELESS in trial.user_attrs:
         return False
     return not lost or trial.user_attrs.get(ATTEMPT, 1) >= ATTEMPTS
-
-
-def me() -> dict[str, Any]:
-    import psutil
-
-    started = round(psutil.Process().create_time(), 2)
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
-
-
-def dead(owner: Mapping[str, Any] | None) -> bool:
-    """Whether a process of this machine is gone; of another machine only heartbeats can tell."""
-    import psutil
-
-    if owner is None or owner["host"] != socket.gethostname():
-        return False
-    try:
-        return abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) > 1.0
-    except psutil.Error:
-        return True
