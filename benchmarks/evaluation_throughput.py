@@ -30,6 +30,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import netzip_mlflow  # noqa: F401  (first: it keeps ONNX Runtime from reporting to its maker)
+
+# isort: split
 import numpy as np
 import onnxruntime
 

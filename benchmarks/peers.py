@@ -25,6 +25,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import netzip_mlflow  # noqa: F401  (first: it keeps ONNX Runtime from reporting to its maker)
+
+# isort: split
 import numpy as np
 import onnx
 import onnxruntime

@@ -6,6 +6,7 @@ The names below are the public API; each is imported at its first use, so that
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
     from netzip_mlflow.techniques.prune_random import PruneRandom
     from netzip_mlflow.techniques.ptq import PTQ
     from netzip_mlflow.twin import Twin
+
+# Libraries that report to their makers unless told not to, which they ask when they are imported;
+# here, since whatever of ours imports them has imported this. A user's own choice stands.
+for _switch, _off in (
+    ("ORT_DISABLE_TELEMETRY", "1"),
+    ("MLFLOW_DISABLE_TELEMETRY", "true"),
+    ("RAY_USAGE_STATS_ENABLED", "0"),
+):
+    if not os.environ.get(_switch):
+        os.environ[_switch] = _off
 
 _HOMES = {
     "PTQ": "techniques.ptq",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 # before anything imports numpy, torch or mlflow, and for every process that a test starts
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["NETZIP_CACHE_MAX_BYTES"] = "0"  # no test finds what another one computed
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
+import os
 import pkgutil
 import re
 import subprocess
@@ -24,9 +26,14 @@ MODULES = sorted(
 )
 
 
-def _run(code: str) -> str:
+def _run(code: str, environment: dict[str, str] | None = None) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -107,3 +114,34 @@ def test_every_module_lists_what_it_offers(name: str) -> None:
     offered = getattr(module, "__all__", [])
     assert len(set(offered)) == len(offered)
     assert [n for n in offered if not hasattr(module, n)] == []
+
+
+SWITCHES = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def _switches(**given: str) -> dict[str, str]:
+    """The switches as they stand after the import, where these were given."""
+    environment = {k: v for k, v in os.environ.items() if k not in SWITCHES} | given
+    code = "import os, json, netzip_mlflow; print(json.dumps(dict(os.environ)))"
+    found = json.loads(_run(code, environment))
+    return {name: found[name] for name in SWITCHES}
+
+
+def test_no_library_reports_to_its_maker() -> None:
+    assert _switches() == SWITCHES
+    assert _switches(ORT_DISABLE_TELEMETRY="") == SWITCHES  # which ONNX Runtime takes for on
+
+
+def test_a_choice_of_the_user_s_own_stands() -> None:
+    assert _switches(MLFLOW_DISABLE_TELEMETRY="false")["MLFLOW_DISABLE_TELEMETRY"] == "false"
+
+
+def test_onnx_runtime_leaves_nothing_in_the_home(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k not in SWITCHES}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache")}
+    _run("import netzip_mlflow.runtimes.onnxruntime", environment)
+    assert list(tmp_path.rglob("*")) == []

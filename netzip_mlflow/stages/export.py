@@ -15,10 +15,13 @@ PREDICT = '''\
 """Classify images: python predict.py IMAGES.npy (float32, (n, C, H, W), from 0 to 1)."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime would report to its maker
 import onnxruntime
 
 folder = Path(__file__).parent

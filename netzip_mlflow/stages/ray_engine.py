@@ -130,7 +130,6 @@ def connect(*addresses: str) -> None:
         InputError: Ray is not installed, the cluster does not answer, or its nodes cannot reach
             an address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ModuleNotFoundError as error:
