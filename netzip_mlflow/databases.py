@@ -7,7 +7,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote, unquote_plus
 
 __all__ = ["connect_args", "sqlite_trouble", "trouble", "without_password"]
 
@@ -17,13 +17,64 @@ SQLITE_QUERY = (
     *("uri", "mode", "cache", "immutable", "vfs", "nolock", "psow", "timeout", "isolation_level"),
     *("detect_types", "check_same_thread", "cached_statements", "autocommit"),
 )
+HIDDEN = "***"
+LEAST = 3  # characters of a password that is looked for in prose
+SECRET = re.compile(  # in the letters of a key
+    r"passw|passphrase|pwd|secret|credential|odbcconnect|(api|access|account)key"
+    r"|(token|signature)$|^(pass|sig)$"
+)
+# a user's password; behind a port there may be spaces, and an @ later
+_USER = re.compile(r"://([^:/\s]*):(?:\S*|(?!\d+(?:\s|$))[^/@\n]*)@")
+_TOKEN = re.compile(r"(https?://)[^:/@\s]+@")  # in a user's place, by itself
+_PAIRS = (  # how a key is written before its value, and how far that goes
+    (re.compile(r"[?&]([^=&?\s]+)="), re.compile(r"[^&\s]*")),  # in a URL
+    (re.compile(r"""["']([\w-]+)["']\s*:\s*"""), re.compile(r""""[^"]*"|'[^']*'""")),  # in JSON
+    (  # in a driver's connection string
+        re.compile(r"(?<![\w.-])([\w.-]+)="),
+        re.compile(r"""'[^']*'|"[^"]*"|\{[^}]*\}|[^&;\s'"]*"""),
+    ),
+)
 PATIENT = ("psycopg", "psycopg2", "pymysql", "mysqldb")  # drivers that know `connect_timeout`
 
 
-def without_password(text: str) -> str:
-    """A URL, or a text with URLs in it, as it may be shown."""
-    text = re.sub(r"://([^:/@\s]*):\S*@", r"://\1:***@", text)
-    return re.sub(r"([?&]password=)[^&\s]*", r"\1***", text)
+def without_password(text: str, url: str = "") -> str:
+    """A text, with URLs or connection strings in it, as it may be shown.
+
+    Args:
+        url: what it speaks of: its passwords are hidden as a driver may say them, decoded.
+    """
+    for secret in sorted(_secrets(url), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    text = _USER.sub(rf"://\1:{HIDDEN}@", text)
+    text = _TOKEN.sub(rf"\1{HIDDEN}@", text)
+    for key, value in _PAIRS:
+        text = _without_values(text, key, value)
+    return text
+
+
+def _without_values(text: str, key: re.Pattern[str], value: re.Pattern[str]) -> str:
+    """A text whose keys that say that they are secret have their values hidden."""
+    kept, place = [], 0
+    for found in key.finditer(text):
+        hidden = value.match(text, found.end()) if _is_secret(found[1]) else None
+        if hidden is not None and found.start() >= place:
+            kept += [text[place : found.end()], HIDDEN]
+            place = hidden.end()
+    return "".join([*kept, text[place:]])
+
+
+def _is_secret(key: str) -> bool:
+    return SECRET.search(re.sub(r"[^a-z]", "", unquote_plus(key).lower())) is not None
+
+
+def _secrets(url: str) -> set[str]:
+    """A URL's passwords and tokens, as they are written and decoded."""
+    found = [*re.findall(r"://[^:/]*:(.*)@", url), *re.findall(r"^https?://([^:/@]+)@", url)]
+    for key, value in re.findall(r"[?&]([^=&]+)=([^&]*)", url):
+        if _is_secret(key):
+            found += [value, *re.findall(r"(?i)\bpwd=\{?([^;}]*)", unquote_plus(value))]
+    written = {form for secret in found for form in (secret, unquote(secret), unquote_plus(secret))}
+    return {secret for secret in written if len(secret) >= LEAST}
 
 
 def connect_args(url: str) -> dict[str, Any]:
@@ -99,12 +150,4 @@ def _folder_trouble(file: Path) -> str | None:
 
 def _said(error: Exception, url: str) -> str:
     """What the driver says, in one line; none is known to name the password, all are searched."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    text = " ".join(str(getattr(error, "orig", None) or error).split())
-    try:
-        password = make_url(url).password
-    except ArgumentError:
-        password = None
-    return without_password(text.replace(password, "***") if password else text)
+    return without_password(" ".join(str(getattr(error, "orig", None) or error).split()), url)

@@ -31,6 +31,21 @@ def closed() -> str:
         ("postgresql://me@h/d?password=s3cret&x=1", "postgresql://me@h/d?password=***&x=1"),
         ("--storage=mysql://me:s3cret@h/d more", "--storage=mysql://me:***@h/d more"),
         ("https://me:s3cret@h:5000/", "https://me:***@h:5000/"),
+        ("postgresql://me@work:s3cret@h/d", "postgresql://me@work:***@h/d"),
+        ("postgresql://me:s3 cret@h/d", "postgresql://me:***@h/d"),
+        ("postgresql://me:s3%40cret%2F@h/d", "postgresql://me:***@h/d"),
+        ("https://s3cret@h/", "https://***@h/"),
+        ("postgresql://h/d?sslpassword=s3cret&x=1", "postgresql://h/d?sslpassword=***&x=1"),
+        ("mysql://h/d?x=1&passwd=s3cret;s3cret", "mysql://h/d?x=1&passwd=***"),
+        ("postgresql://h/d?PASSWORD=s3cret", "postgresql://h/d?PASSWORD=***"),
+        ("postgresql://h/d?p%61ssword=s3cret", "postgresql://h/d?p%61ssword=***"),
+        ("https://h/?access_token=s3cret&a=b", "https://h/?access_token=***&a=b"),
+        ("mssql+pyodbc:///?odbc_connect=D%3Dx%3BPWD%3Ds3cret", "mssql+pyodbc:///?odbc_connect=***"),
+        ("Driver={ODBC 18};UID=me;Pwd={s3;cret};A=b", "Driver={ODBC 18};UID=me;Pwd=***;A=b"),
+        ("host=h password='s3 cret' dbname=d", "host=h password=*** dbname=d"),
+        ("""{"user": "me", "password": "s3 cret"}""", """{"user": "me", "password": ***}"""),
+        ("--set=data.arguments.api_key=s3cret", "--set=data.arguments.api_key=***"),
+        ("a=" * 5000 + "token=s3cret", "a=" * 5000 + "token=***"),
     ],
 )
 def test_a_password_is_not_shown(url, shown):
@@ -44,10 +59,31 @@ def test_a_password_is_not_shown(url, shown):
         "postgresql+psycopg://h:5432/d",
         "sqlite:////some/where:else/s.db",
         "http://127.0.0.1:5000",
+        "http://127.0.0.1:5000 does not answer, ask me@home",
+        "https://h/?max_tokens=5&passfile=/home/me/.pgpass",
+        "data.arguments.token: 'x' names an environment variable; allowed: data.path",
+        "models:/m@champion",
+        "train.epochs=2",
     ],
 )
 def test_what_has_none_is_shown_as_it_is(url):
     assert databases.without_password(url) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://me:s3%40cret@h/d", "auth failed for me with s3@cret"),
+        ("postgresql://me:s3%40cret@h/d", "auth failed for me with s3%40cret"),
+        ("postgresql://h/d?sslpassword=s3+cret", "cannot decrypt the key with s3 cret"),
+        ("mssql+pyodbc:///?odbc_connect=D%3Dx%3BPWD%3Ds3cret%3BA%3Db", "login failed: s3cret"),
+        ("https://s3cret@h/", "403 for s3cret"),
+    ],
+)
+def test_a_driver_s_message_shows_no_form_of_the_url_s_password(url, said):
+    shown = databases.without_password(said, url)
+    assert "cret" not in shown
+    assert "***" in shown
 
 
 @pytest.mark.parametrize("url", ["sqlite:///no/such/folder/s.db", "http://127.0.0.1:1", "mlruns"])

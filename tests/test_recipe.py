@@ -97,10 +97,76 @@ def test_absolute_paths_and_the_word_pretrained_stay(loads: Loads, tmp_path: Pat
     assert found.model.weights == "pretrained"
 
 
-def test_variables_are_expanded_anywhere(loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NETZIP_TEST_WORD", "digits")
-    found = loads(GOOD.replace("{name: digits}", "{name: '${NETZIP_TEST_WORD}'}"))
-    assert found.data.name == "digits"
+ELSEWHERE = GOOD.replace(
+    "{name: digits}", "{name: npz, path: '${NETZIP_TEST_DATA}/x.npz'}"
+).replace("{name: resnet8}", "{name: resnet8, weights: '${NETZIP_TEST_DATA}/w.pt'}")
+
+
+def test_a_path_s_variable_stays_as_it_is_written(
+    loads: Loads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = set()
+    for name in ("here", "there"):
+        place = tmp_path / name
+        place.mkdir()
+        for file in ("x.npz", "w.pt"):
+            (place / file).touch()
+        monkeypatch.setenv("NETZIP_TEST_DATA", str(place))
+        found = loads(ELSEWHERE)
+        assert found.data.path == "${NETZIP_TEST_DATA}/x.npz"
+        assert found.model.weights == "${NETZIP_TEST_DATA}/w.pt"
+        assert name not in found.to_yaml() + found.model_dump_json()
+        assert recipe.locate(found.data.path, "data.path") == place / "x.npz"
+        digests.add(found.digest())
+    assert len(digests) == 1, "one recipe, wherever the data are"
+
+
+def test_a_relative_variable_starts_at_the_recipe_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub" / "data").mkdir(parents=True)
+    for file in ("x.npz", "w.pt"):
+        (tmp_path / "sub" / "data" / file).touch()
+    monkeypatch.setenv("NETZIP_TEST_DATA", "data")
+    (tmp_path / "sub" / "r.yaml").write_text(ELSEWHERE)
+    found = recipe.load(tmp_path / "sub" / "r.yaml", (), CHECKS)
+    assert found.data.path == f"{tmp_path.resolve()}/sub/${{NETZIP_TEST_DATA}}/x.npz"
+    located = recipe.locate(found.data.path, "data.path")
+    assert located == tmp_path.resolve() / "sub" / "data" / "x.npz"
+    (tmp_path / "again.yaml").write_text(found.to_yaml())  # as workers are given it
+    assert recipe.load(tmp_path / "again.yaml", (), CHECKS) == found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("{name: digits}", "{name: '${HOME}'}", "data.name"),
+        (
+            "{name: digits}",
+            "{factory: 'a:b', arguments: {token: '${HOME}'}}",
+            "data.arguments.token",
+        ),
+        ("ratio: 0.3", "ratio: '${HOME}'", "candidates.chain[0].prune_l1.ratio"),
+    ],
+)
+def test_a_variable_anywhere_else_is_refused(loads: Loads, old: str, new: str, where: str) -> None:
+    assert old in GOOD
+    (line,) = _messages(loads, GOOD.replace(old, new))
+    assert f"r.yaml: {where}: '${{HOME}}' names an environment variable" in line
+    assert line.endswith("allowed: data.path, model.weights")
+    assert str(Path.home()) not in line
+
+
+def test_a_place_is_written_as_in_the_recipe_where_others_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NETZIP_TEST_DATA", str(tmp_path / "d"))
+    recipe.locate("${NETZIP_TEST_DATA}", "data.path")
+    said = f"{tmp_path}/d/a.png: cannot be decoded, {tmp_path}/data and /x{tmp_path}/d stay"
+    expected = (
+        f"${{NETZIP_TEST_DATA}}/a.png: cannot be decoded, {tmp_path}/data and /x{tmp_path}/d stay"
+    )
+    assert recipe.as_written(said) == expected
 
 
 def test_an_unset_variable_names_key_and_variable(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from netzip_mlflow.cli.commands import app
+from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import NetzipError
 
 __all__ = ["app", "main"]
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
     except NetzipError as error:
-        sys.stderr.write(f"netzip: {error}\n")
+        sys.stderr.write(f"netzip: {without_password(str(error))}\n")
         _explain(str(error))
         sys.exit(error.exit_status)
     except ModuleNotFoundError as error:

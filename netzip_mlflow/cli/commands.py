@@ -141,7 +141,11 @@ def search(
     ] = "local",
     study: Annotated[str, typer.Option(help="a study to go on with, or the new one's name")] = "",
     storage: Annotated[
-        str, typer.Option(help="the study's database (default: sqlite beside the tracking store)")
+        str,
+        typer.Option(
+            envvar="NETZIP_STORAGE",
+            help="the study's database (default: sqlite beside the tracking store)",
+        ),
     ] = "",
     restart: Annotated[
         bool, typer.Option("--restart", help="forget the trials of --study, and begin it again")

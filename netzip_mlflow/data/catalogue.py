@@ -13,9 +13,9 @@ from typing import Any
 
 from netzip_mlflow.data import torchvision
 from netzip_mlflow.data.source import Source
-from netzip_mlflow.errors import Problem, did_you_mean
+from netzip_mlflow.errors import InputError, Problem, did_you_mean
 from netzip_mlflow.factories import FACTORY_PATH
-from netzip_mlflow.recipe import DataSpec
+from netzip_mlflow.recipe import DataSpec, locate
 
 __all__ = ["SOURCES", "Entry", "check", "load", "missing", "names"]
 
@@ -98,7 +98,7 @@ def missing(spec: DataSpec) -> Problem | None:
     if spec.name in TORCHVISION:
         return torchvision.missing(spec)
     kind = _entry(spec).path
-    return _absent(kind, Path(spec.path or "")) if kind else None
+    return _absent(kind, locate(spec.path or "", "data.path")) if kind else None
 
 
 def _entry(spec: DataSpec) -> Entry:
@@ -144,8 +144,12 @@ def _keys(name: str, entry: Entry, data: Mapping[str, Any], files: bool) -> list
     if entry.path and path is None:
         problems.append(Problem("data.path", "is missing", f"the {entry.path} of {name}"))
     elif isinstance(path, str):
-        found = [_of_another_kind(entry.path, Path(path))]
-        found += [_absent(entry.path, Path(path))] if files else []
+        try:
+            place = locate(path, "data.path")
+        except InputError as error:
+            return [*problems, *error.problems]
+        found = [_of_another_kind(entry.path, place)]
+        found += [_absent(entry.path, place)] if files else []
         problems += [problem for problem in found if problem]
     return problems
 

@@ -10,7 +10,7 @@ import numpy as np
 from netzip_mlflow.data.files import open_files
 from netzip_mlflow.data.source import PARTS, Part, Source
 from netzip_mlflow.errors import InputError, Problem
-from netzip_mlflow.recipe import DataSpec
+from netzip_mlflow.recipe import DataSpec, locate
 
 __all__ = ["load"]
 
@@ -30,7 +30,7 @@ def load(spec: DataSpec) -> Source:
         InputError: the folder has another layout, a class without images, or a file that is no
             image; without `spec.size`, images differ in size.
     """
-    root = Path(spec.path or "")
+    root = locate(spec.path or "", "data.path")
     try:
         folders = _part_folders(root)
         classes = _folders(folders["train"])

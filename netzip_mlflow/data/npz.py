@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 
 from netzip_mlflow.data.arrays import from_arrays
 from netzip_mlflow.data.source import Source
 from netzip_mlflow.errors import InputError
-from netzip_mlflow.recipe import DataSpec
+from netzip_mlflow.recipe import DataSpec, locate
 
 __all__ = ["load"]
 
@@ -22,7 +21,7 @@ def load(spec: DataSpec) -> Source:
     Raises:
         InputError: the file is missing, damaged, or holds something else.
     """
-    path = Path(spec.path or "")
+    path = locate(spec.path or "", "data.path")
     try:
         with path.open("rb") as file:
             held = np.load(file, allow_pickle=False)

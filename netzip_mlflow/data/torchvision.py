@@ -17,7 +17,7 @@ from netzip_mlflow.data.files import open_files
 from netzip_mlflow.data.images import fit
 from netzip_mlflow.data.source import Part, Source
 from netzip_mlflow.errors import InputError, Problem
-from netzip_mlflow.recipe import DataSpec
+from netzip_mlflow.recipe import DataSpec, locate
 
 __all__ = ["SETS", "Known", "load", "missing"]
 
@@ -118,7 +118,7 @@ def load(spec: DataSpec) -> Source:
     """
     name = spec.name or ""
     known = SETS[name]
-    root = Path(spec.path or "")
+    root = locate(spec.path or "", "data.path")
     opened = {part: _open(name, root, given) for part, given in _arguments(spec).items()}
     parts = (
         _in_files(name, known, opened, spec.size) if known.samples else _decoded(opened, spec.size)
@@ -132,7 +132,7 @@ def missing(spec: DataSpec) -> Problem | None:
     Raises:
         InputError: torchvision's constructor refuses `spec.arguments`.
     """
-    name, root = spec.name or "", Path(spec.path or "")
+    name, root = spec.name or "", locate(spec.path or "", "data.path")
     for given in _arguments(spec).values():
         try:
             _construct(name, root, given)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
 from netzip_mlflow.factories import FACTORY_PATH, call, import_function
 from netzip_mlflow.models.torchvision import CLASSIFIERS, classifier
+from netzip_mlflow.recipe import locate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -177,7 +178,10 @@ def _weights_problems(name: Any, weights: str, files: bool) -> list[Problem]:
             return []
         what = f"{name or 'this model'} has no pretrained weights of its own"
         return [Problem("model.weights", what, f"a file ({', '.join(SUFFIXES)})")]
-    path = Path(weights)
+    try:
+        path = locate(weights, "model.weights")
+    except InputError as error:
+        return list(error.problems)
     if path.suffix not in SUFFIXES:
         allowed = f"{', '.join(SUFFIXES)}, or `{PRETRAINED}`"
         return [Problem("model.weights", f"{path.name} is no weights file", allowed)]

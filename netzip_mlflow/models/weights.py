@@ -16,7 +16,7 @@ from torch import nn
 from netzip_mlflow.errors import InputError, Problem
 from netzip_mlflow.models.catalogue import PRETRAINED, SUFFIXES, no_file
 from netzip_mlflow.models.torchvision import CLASSIFIERS
-from netzip_mlflow.recipe import ModelSpec
+from netzip_mlflow.recipe import ModelSpec, locate
 
 __all__ = ["load_pretrained", "load_weights", "missing"]
 
@@ -84,7 +84,7 @@ def missing(spec: ModelSpec) -> Problem | None:
     if spec.weights is None:
         return None
     if spec.weights != PRETRAINED:
-        path = Path(spec.weights)
+        path = locate(spec.weights, "model.weights")
         return None if path.is_file() else no_file(path)
     from torchvision import models
 

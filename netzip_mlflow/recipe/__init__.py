@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from netzip_mlflow.errors import InputError, Problem
 from netzip_mlflow.recipe.problems import problem
-from netzip_mlflow.recipe.reading import read
+from netzip_mlflow.recipe.reading import as_written, locate, read, variables
 from netzip_mlflow.recipe.schema import (
     NAME_LIMIT,
     Augment,
@@ -47,8 +47,11 @@ __all__ = [
     "SplitRule",
     "TrainSpec",
     "Weights",
+    "as_written",
     "load",
+    "locate",
     "read",
+    "variables",
 ]
 
 CANDIDATE_NAME = re.compile(r"[a-z0-9_-]+")

@@ -1,4 +1,4 @@
-"""A recipe's file as a plain mapping: YAML, overrides, shorthand, variables, paths."""
+"""A recipe's file as a plain mapping: YAML, overrides, shorthand, paths and their variables."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ import yaml
 
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
 
-__all__ = ["Dumper", "Loader", "read"]
+__all__ = ["Dumper", "Loader", "as_written", "locate", "read", "variables"]
+
+PATHS = (("data", "path"), ("model", "weights"))  # the keys that a variable is expanded in
+NO_PATH = "pretrained"  # what `model.weights` may say instead of a file
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[Problem]]:
-    """A recipe's raw mapping: overridden, shorthand written out, variables expanded.
+    """A recipe's raw mapping: overridden, shorthand written out, relative paths anchored.
 
-    Relative paths (`data.path`, `model.weights`) are taken from the recipe's folder. What is wrong
-    with an override, a variable or a path comes as problems, and the rest is read all the same.
+    Relative paths (`data.path`, `model.weights`) are taken from the recipe's folder. Their
+    variables stay as they are written, until `locate`. What is wrong with an override, a variable
+    or a path comes as problems, and the rest is read all the same.
 
     Raises:
         InputError: there is no mapping to read.
@@ -44,7 +48,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any
         _override(raw, override, problems)
     _expand_shorthand(raw)
     try:
-        raw = _expand_variables(raw, "", problems)
+        problems += _misplaced(raw, "")
     except RecursionError:
         raise InputError("holds a YAML alias that contains itself", str(path)) from None
     _anchor_paths(raw, file.parent, problems)
@@ -139,32 +143,72 @@ def _entry(entry: Any) -> Any:
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_located: dict[str, str] = {}  # a place, as the recipe writes it
 
 
-def _expand_variables(value: Any, where: str, problems: list[Problem]) -> Any:
-    if isinstance(value, dict):
-        return {
-            k: _expand_variables(v, f"{where}.{k}" if where else str(k), problems)
-            for k, v in value.items()
-        }
-    if isinstance(value, list):
-        return [_expand_variables(v, f"{where}[{i}]", problems) for i, v in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-    problems += [
-        Problem(where, f"{value!r} names the environment variable {name}, which is not set")
-        for name in _VARIABLE.findall(value)
-        if name not in os.environ
-    ]
-    return _VARIABLE.sub(lambda m: os.environ.get(m.group(1), ""), value)
+def variables(path: str) -> list[str]:
+    """The environment variables that a path names."""
+    return _VARIABLE.findall(path)
+
+
+def locate(path: str, where: str) -> Path:
+    """Where a recipe's path is on this machine: its variables and `~` are replaced.
+
+    Args:
+        where: the recipe's key, for messages.
+
+    Raises:
+        InputError: a variable is not set, or nobody's home is meant.
+    """
+    if unset := [name for name in variables(path) if name not in os.environ]:
+        what = f"{path!r} names the environment variable {unset[0]}, which is not set"
+        raise InputError(Problem(where, what))
+    try:
+        place = Path(_VARIABLE.sub(lambda m: os.environ[m.group(1)], path)).expanduser()
+        place.resolve()
+    except (RuntimeError, ValueError) as error:  # no such user's home; a zero byte
+        raise InputError(Problem(where, f"{path!r} is no path: {error}")) from None
+    if variables(path):
+        _located[str(place)] = path
+    return place
+
+
+def as_written(text: str) -> str:
+    """A text in which places that `locate` gave are written as in their recipe: for what is kept
+    where others read it."""
+    for place, path in _located.items():
+        whole = rf"(?<![\w./-]){re.escape(place)}(?![\w-])"
+        text = re.sub(whole, lambda _, path=path: path, text)
+    return text
 
 
 def _anchor_paths(raw: dict[str, Any], folder: Path, problems: list[Problem]) -> None:
-    for section, key in (("data", "path"), ("model", "weights")):
+    for section, key in PATHS:
         part = raw.get(section)
         value = part.get(key) if isinstance(part, dict) else None
-        if isinstance(part, dict) and isinstance(value, str) and value != "pretrained":
-            try:
-                part[key] = str((folder / Path(value).expanduser()).resolve())
-            except (RuntimeError, ValueError) as error:  # no such user's home; a zero byte
-                problems.append(Problem(f"{section}.{key}", f"{value!r} is no path: {error}"))
+        if not isinstance(part, dict) or not isinstance(value, str) or value == NO_PATH:
+            continue
+        try:
+            place = locate(value, f"{section}.{key}")
+        except InputError as error:
+            problems += error.problems
+        else:
+            if not variables(value):
+                part[key] = str((folder / place).resolve())
+            elif not place.is_absolute():
+                part[key] = str(folder.resolve() / value)
+
+
+def _misplaced(value: Any, where: str) -> list[Problem]:
+    """Variables where none is expanded: elsewhere than in paths, their text would be a value."""
+    if isinstance(value, dict):
+        inside = [(f"{where}.{k}" if where else str(k), v) for k, v in value.items()]
+    elif isinstance(value, list):
+        inside = [(f"{where}[{i}]", v) for i, v in enumerate(value)]
+    else:
+        keys = [f"{section}.{key}" for section, key in PATHS]
+        if where in keys or not isinstance(value, str) or not variables(value):
+            return []
+        what = f"{value!r} names an environment variable, which is expanded in paths alone"
+        return [Problem(where, what, ", ".join(keys))]
+    return [problem for place, v in inside for problem in _misplaced(v, place)]

@@ -114,7 +114,7 @@ def open_storage(url: str) -> RDBStorage:
 
 def _unusable(url: str, reason: str) -> InputError:
     shown = databases.without_password(url)
-    what = f"{shown} cannot be used: {databases.without_password(reason)}"
+    what = f"{shown} cannot be used: {databases.without_password(reason, url)}"
     return InputError(Problem("storage", what, "a database's URL"))
 
 

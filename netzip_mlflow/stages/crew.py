@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Crew", "crew"]
 
+STORAGE = "NETZIP_STORAGE"  # the variable that stands for --storage
 PATIENCE_S = 20.0  # for a worker that was told to end
 
 
@@ -48,12 +49,13 @@ def crew(
     file = work.folder / "search.yaml"
     file.write_text(recipe.to_yaml(), encoding="utf-8")
     command = [sys.executable, "-m", "netzip_mlflow", "search", str(file), "--quiet"]
-    command += ["--study", study, "--storage", storage]
-    command += ["--tracking-uri", work.options.tracking_uri]
+    command += ["--study", study]
     command += [] if work.options.experiment is None else ["--experiment", work.options.experiment]
     command += [] if work.options.cache else ["--no-cache"]
     command += [] if math.isinf(seconds) else ["--timeout", f"{max(seconds, 0.1):.1f}s"]
     own = {k: v for k, v in os.environ.items() if k != "MLFLOW_RUN_ID"}  # that is this process's
+    # addresses may hold passwords, and everybody on a machine can read its command lines
+    own |= {STORAGE: storage, "MLFLOW_TRACKING_URI": work.options.tracking_uri}
     shares = _shares(workers)
     processes: list[subprocess.Popen[bytes]] = []
     try:

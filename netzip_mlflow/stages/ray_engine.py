@@ -13,13 +13,14 @@ import math
 import os
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from netzip_mlflow.errors import InputError, NetzipError, Problem
+from netzip_mlflow.recipe import variables
 from netzip_mlflow.search import study as studies
 from netzip_mlflow.stages.job import Options
 from netzip_mlflow.training import cores
@@ -42,7 +43,8 @@ OBJECTS_BYTES = 100 * 1024**2  # for a Ray that is started here; tasks hand noth
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a task needs to know on whatever node it runs; `end` is by the clock on the wall."""
+    """What a task needs to know on whatever node it runs; `end` is by the clock on the wall,
+    `variables` those that the recipe's paths name, for a node that has none of its own."""
 
     recipe: Recipe
     study: str
@@ -52,6 +54,7 @@ class Assignment:
     cache: bool
     folder: str
     end: float
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -221,6 +224,7 @@ def tasks(
         work.options.cache,
         str(Path.cwd()),
         time.time() + seconds,
+        _variables(recipe),
     )
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(make_trials)
     found = Tasks(work, study, assignment, lambda: task.remote(assignment))
@@ -240,6 +244,7 @@ def make_trials(assignment: Assignment) -> None:
         os.chdir(assignment.folder)
     os.environ.pop("MLFLOW_RUN_ID", None)  # of a local Ray: that run is the leader's
     os.environ["MLFLOW_EXPERIMENT_ID"] = assignment.experiment_id
+    os.environ.update({k: v for k, v in assignment.variables.items() if k not in os.environ})
     recipe, left = assignment.recipe, assignment.end - time.time()
     if left <= 0:
         return
@@ -248,6 +253,11 @@ def make_trials(assignment: Assignment) -> None:
         recipe = recipe.model_copy(update={"search": spec})
     options = Options(assignment.tracking_uri, command="a task of Ray", cache=assignment.cache)
     search_recipe(recipe, options, Request(assignment.study, assignment.storage, most=TRIALS))
+
+
+def _variables(recipe: Recipe) -> dict[str, str]:
+    paths = filter(None, (recipe.data.path, recipe.model.weights))
+    return {name: os.environ[name] for path in paths for name in variables(path)}
 
 
 def _nodes() -> list[dict[str, Any]]:

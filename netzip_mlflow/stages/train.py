@@ -14,6 +14,7 @@ from netzip_mlflow.cache.sources import package_digest
 from netzip_mlflow.deployable import Exports, deploy, file_digest
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.factories import import_function
+from netzip_mlflow.recipe import locate
 from netzip_mlflow.stages import candidates, measurement
 from netzip_mlflow.stages.job import Job, Options, describe_recipe, job, open_tracker
 from netzip_mlflow.techniques import Context
@@ -119,7 +120,7 @@ def prepare(recipe: Recipe, task: Task) -> Twin:
     if spec.weights == "pretrained":
         models.load_pretrained(model, name or "")
     elif spec.weights is not None:
-        models.load_weights(model, Path(spec.weights))
+        models.load_weights(model, locate(spec.weights, "model.weights"))
     mean, std = (spec.mean, spec.std) if spec.mean and spec.std else _statistics(task)
     twin = Twin(model.eval(), InputSpec(task.shape, mean, std), task.classes, architecture)
     with torch.no_grad():
@@ -154,8 +155,8 @@ def _start(spec: ModelSpec, network: Twin) -> dict[str, Any]:
     """The network that training starts from: a name of this package's with its weights, else by
     content, which a registry's alias, a user's function or torchvision may change."""
     if spec.name is not None and spec.weights != "pretrained":
-        weights = file_digest(Path(spec.weights)) if spec.weights else None
-        return spec.model_dump(mode="json") | {"weights": weights}
+        weights = file_digest(locate(spec.weights, "model.weights")) if spec.weights else None
+        return spec.model_dump(mode="json", exclude={"allow"}) | {"weights": weights}
     made = network.architecture
     edited = sorted({edit.technique for edit in network.edits})
     users: list[Callable[..., Any]] = [techniques.find(name) for name in edited]

@@ -92,7 +92,7 @@ def _is_server(uri: str) -> bool:
 
 
 def _sentence(uri: str, reason: str) -> str:
-    shown = without_password(uri)
+    shown, reason = without_password(uri), without_password(reason, uri)
     if uri.startswith("sqlite:"):
         return f"the tracking store {shown} cannot be used: {reason}"
     return (

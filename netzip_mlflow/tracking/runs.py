@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError, NetzipError, Problem, TrackingLost
+from netzip_mlflow.recipe import as_written
 from netzip_mlflow.tracking import patience
 from netzip_mlflow.tracking.description import NOTE
 from netzip_mlflow.tracking.faults import reason as said_by
@@ -290,8 +291,8 @@ class Run:
             {
                 "step": step,
                 "metrics": {k: float(v) for k, v in (metrics or {}).items()},
-                "params": {k: str(v) for k, v in (params or {}).items()},
-                "tags": {k: str(v) for k, v in (tags or {}).items()},
+                "params": {k: _shown(v) for k, v in (params or {}).items()},
+                "tags": {k: _shown(v) for k, v in (tags or {}).items()},
             },
         )
 
@@ -316,7 +317,7 @@ class Run:
 
     def text(self, text: str, file: str) -> None:
         """A text as an artifact."""
-        self._send("text", {"text": text, "file": file})
+        self._send("text", {"text": _shown(text), "file": file})
 
     def dataset(self, name: str, digest: str, context: str) -> None:
         """The data set as an input of the run: name, digest and which split."""
@@ -383,11 +384,17 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
+def _shown(value: Any) -> str:
+    """As it is kept where others read it: no password, no place that a recipe's variable names."""
+    return without_password(as_written(str(value)))
+
+
 def explain(uri: str, run_id: str, reason: str) -> None:
     """Leave a reason on a run that something else will mark as failed (`mlflow run` does).
 
     A run that is not there has nobody to read it: the caller has said the reason already.
     """
+    reason = _shown(reason)
     with contextlib.suppress(InputError, *store_errors()):
         client = opened(uri)
         client.set_tag(run_id, "netzip.reason", reason[:5000])

@@ -9,6 +9,14 @@ import pytest
 SPACE = "search.space=[{prune_random: {ratio: [0.1, 0.2]}}, {ptq: {}}]"
 
 
+def test_the_study_s_database_may_be_named_by_a_variable(netzip, recipe, place, monkeypatch):
+    monkeypatch.setenv("NETZIP_STORAGE", "postgresql+psycopg://me:s3cret@127.0.0.1:1/d")
+    ended = netzip("search", recipe, "--set", SPACE)
+    assert ended.status == 2
+    assert "storage: postgresql+psycopg://me:***@127.0.0.1:1/d cannot be used" in ended.err
+    assert "s3cret" not in ended.err
+
+
 class TestBadInput:
     """One clear message, status 2, and no run is left behind."""
 

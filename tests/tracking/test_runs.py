@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
 
 import pytest
 
+from netzip_mlflow import recipe
 from netzip_mlflow.errors import InputError, NetzipError, TrackingLost, TrackingUnavailable
 from netzip_mlflow.tracking import Killed, Tracker
 from netzip_mlflow.tracking.runs import Run, explain
@@ -207,6 +209,23 @@ class TestLog:
         assert found.data.tags["netzip.recipe"] == "r"
         history = tracker.client.get_metric_history(run.id, "train/loss")
         assert [(m.step, m.value) for m in history] == [(0, 2.0), (1, 1.0)]
+
+    def test_no_password_and_no_variable_s_value_arrives(self, tracker, tmp_path, monkeypatch):
+        monkeypatch.setenv("NETZIP_TEST_DATA", str(tmp_path / "elsewhere"))
+        recipe.locate("${NETZIP_TEST_DATA}/x", "data.path")
+        url, file = "postgresql://me:s3cret@h/d?sslpassword=s3cret", tmp_path / "elsewhere" / "x"
+        with contextlib.suppress(ValueError), tracker.parent("compress", "p") as parent:
+            parent.log(params={"url": url}, tags={"netzip.storage": url, "file": str(file)})
+            parent.text(f"{url} {file}", "netzip.log")
+            raise ValueError(f"{url} and {file}/1.png")
+        found = tracker.client.get_run(parent.id)
+        hidden = "postgresql://me:***@h/d?sslpassword=***"
+        assert found.data.params["url"] == hidden
+        assert found.data.tags["netzip.storage"] == hidden
+        assert found.data.tags["file"] == "${NETZIP_TEST_DATA}/x"
+        assert found.data.tags["netzip.reason"] == f"{hidden} and ${{NETZIP_TEST_DATA}}/x/1.png"
+        place = tracker.client.download_artifacts(parent.id, "netzip.log", str(tmp_path))
+        assert Path(place).read_text() == f"{hidden} ${{NETZIP_TEST_DATA}}/x"
 
     def test_more_than_one_batch_holds_arrives_whole(self, tracker):
         with tracker.parent("compress", "digits") as run:
