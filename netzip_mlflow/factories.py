@@ -13,7 +13,7 @@ from typing import Any
 
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
 
-__all__ = ["FACTORY_PATH", "call", "import_function"]
+__all__ = ["FACTORY_PATH", "call", "import_function", "paths"]
 
 FACTORY_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -45,6 +45,19 @@ def import_function(path: str, where: str) -> Callable[..., Any]:
         what = f"{module_name} has no function {name!r}"
         raise InputError(Problem(where, what, ", ".join(public), did_you_mean(name, public)))
     return function
+
+
+def paths(value: Any) -> frozenset[str]:
+    """Every "module:function" in a nested value, as a key or as a text.
+
+    >>> sorted(paths({"a": [{"mine:prune": {"student": "mine:small", "ratio": 0.5}}]}))
+    ['mine:prune', 'mine:small']
+    """
+    if isinstance(value, Mapping):
+        return paths([*value.keys(), *value.values()])
+    if isinstance(value, list | tuple):
+        return frozenset().union(*map(paths, value))
+    return frozenset({value} if isinstance(value, str) and FACTORY_PATH.fullmatch(value) else ())
 
 
 def _told(error: BaseException) -> str:

@@ -11,12 +11,12 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netzip_mlflow.errors import InputError, NetzipError
+from netzip_mlflow.errors import InputError, NetzipError, Problem
 
 if TYPE_CHECKING:
     import torch
@@ -177,11 +177,16 @@ class Twin:
             raise NetzipError(f"{folder}: cannot be written: {error}") from error
 
     @classmethod
-    def load(cls, folder: Path) -> Twin:
+    def load(cls, folder: Path, allow: Collection[str] = ()) -> Twin:
         """Rebuild a saved twin: architecture, then every edit in order, then the weights.
 
+        Args:
+            allow: the functions, as "module:function", that it may import and call beside this
+                package's and those of installed entry points.
+
         Raises:
-            InputError: a file is missing, is not ours, or does not fit the architecture.
+            InputError: a file is missing, is not ours, or does not fit the architecture; the twin
+                names a function that is not allowed, of which nothing has been imported then.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -202,6 +207,7 @@ class Twin:
             grids = {
                 k: Grid(form, tensors[f"grid.{k}"]) for k, form in saved.get("grids", {}).items()
             }
+            _require_allowed(folder, architecture, edits, allow)
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"no twin can be read: {DESCRIPTION} is incomplete: {error}", str(folder)
@@ -262,6 +268,25 @@ def _normalise(spec: InputSpec) -> torch.nn.Module:
             return (images - self.mean) / self.std
 
     return Normalise()
+
+
+def _require_allowed(
+    folder: Path, architecture: Architecture, edits: Sequence[Edit], allow: Collection[str]
+) -> None:
+    """A twin is data: whoever can write to the store must not choose what is executed here."""
+    from netzip_mlflow import techniques
+
+    replayed = [edit.technique for edit in edits]
+    if not all(isinstance(name, str) for name in (architecture.name, *replayed)):
+        raise TypeError("a name that is not a text")
+    named = {name for name in replayed if ":" in name}
+    named |= {architecture.name} if architecture.kind != "name" else set()
+    foreign = sorted(named - {*allow, *techniques.installed().values()})
+    if foreign:
+        what = f"the twin would import and call {', '.join(foreign)}, which nothing here names"
+        hint = f"where it is trusted: model.allow: [{', '.join(foreign)}] in the recipe"
+        allowed = "what the recipe names, installed techniques"
+        raise InputError(Problem("", what, allowed, hint), str(folder))
 
 
 def _replay(model: torch.nn.Module, edit: Edit) -> torch.nn.Module:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from netzip_mlflow import techniques
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.twin import Architecture, Edit, InputSpec, Twin
+
+CODE = ["tiny_networks:tiny"]
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def _scores(twin: Twin, images: torch.Tensor) -> torch.Tensor:
 
 def test_what_is_saved_is_rebuilt(twin: Twin, task: Classification, tmp_path: Path) -> None:
     twin.save(tmp_path / "new" / "folder")
-    again = Twin.load(tmp_path / "new" / "folder")
+    again = Twin.load(tmp_path / "new" / "folder", CODE)
     assert again.digest() == twin.digest()
     assert torch.equal(_scores(again, _images(task)), _scores(twin, _images(task)))
     assert (again.input, again.classes) == (twin.input, twin.classes)
@@ -55,7 +59,7 @@ def test_what_is_saved_is_rebuilt(twin: Twin, task: Classification, tmp_path: Pa
 
 
 def test_masks_and_chain_are_rebuilt(saved: Path, twin: Twin, context: Context) -> None:
-    again, pruned = Twin.load(saved), PruneL1(0.5).apply(twin, context)
+    again, pruned = Twin.load(saved, CODE), PruneL1(0.5).apply(twin, context)
     assert again.chain == ("prune_l1(0.5)",)
     assert again.masks.keys() == pruned.masks.keys()
     assert all(torch.equal(again.masks[k], pruned.masks[k]) for k in pruned.masks)
@@ -64,7 +68,7 @@ def test_masks_and_chain_are_rebuilt(saved: Path, twin: Twin, context: Context) 
 
 def test_saving_twice_gives_the_same_bytes(twin: Twin, tmp_path: Path) -> None:
     twin.save(tmp_path / "a")
-    Twin.load(tmp_path / "a").save(tmp_path / "b")
+    Twin.load(tmp_path / "a", CODE).save(tmp_path / "b")
     for name in ("twin.safetensors", "twin.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -74,11 +78,11 @@ def test_a_fresh_process_rebuilds_it(saved: Path, user_code: Path) -> None:
         "import sys; sys.path.append(sys.argv[2])\n"
         "from pathlib import Path\n"
         "from netzip_mlflow import Twin\n"
-        "print(Twin.load(Path(sys.argv[1])).digest())"
+        "print(Twin.load(Path(sys.argv[1]), ['tiny_networks:tiny']).digest())"
     )
     command = [sys.executable, "-c", code, str(saved), str(user_code)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.strip() == Twin.load(saved).digest()
+    assert done.stdout.strip() == Twin.load(saved, CODE).digest()
 
 
 def test_nothing_is_pickled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +104,7 @@ def test_nothing_is_pickled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(f"pickle.{name}", forbidden)
     monkeypatch.setattr("torch.load", forbidden)
-    Twin.load(saved)
+    Twin.load(saved, CODE)
 
 
 def test_an_architecture_of_the_table(tmp_path: Path) -> None:
@@ -108,7 +112,7 @@ def test_an_architecture_of_the_table(tmp_path: Path) -> None:
     spec = InputSpec((1, 20, 24), (0.5,), (0.25,))
     made = Twin(architecture.build(3, spec.shape), spec, ("a", "b", "c"), architecture)
     made.save(tmp_path)
-    assert Twin.load(tmp_path).digest() == made.digest()
+    assert Twin.load(tmp_path, CODE).digest() == made.digest()
 
 
 # --- the digest -----------------------------------------------------------------------------
@@ -202,7 +206,55 @@ def test_a_plain_module_has_no_twin_to_save_and_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "twin").exists(), "nothing half-written"
 
 
+# --- whose code is called -------------------------------------------------------------------
+
+MARK = """
+from pathlib import Path
+Path({mark!r}).touch()
+def make(num_classes, **_):
+    Path({mark!r}).touch()
+replay = make
+"""
+FACTORY = {"architecture": {"kind": "factory", "name": "left_behind:make", "arguments": {}}}
+EDIT = {"edits": [{"technique": "left_behind:Replayed", "data": {}}]}
+
+
+@pytest.mark.parametrize("change", [FACTORY, EDIT, FACTORY | EDIT], ids=["factory", "edit", "both"])
+def test_code_that_only_the_twin_names_is_refused_before_it_is_imported(
+    change: dict[str, Any], saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "executed"
+    (tmp_path / "left_behind.py").write_text(MARK.format(mark=str(mark)))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    _change(saved, **change)
+    names = [change[k]["name"] for k in change if k == "architecture"]
+    names += [edit["technique"] for edit in change.get("edits", [])]
+    with pytest.raises(InputError) as caught:
+        Twin.load(saved, CODE)
+    assert not mark.exists()
+    assert "left_behind" not in sys.modules
+    assert f"import and call {', '.join(sorted(names))}, which" in str(caught.value)
+    assert f"model.allow: [{', '.join(sorted(names))}]" in str(caught.value)
+
+
+def test_an_installed_technique_is_called(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _change(saved, edits=[{"technique": "own_techniques:Factorise", "data": {"rank": 2}}])
+    _fails(saved, "would import and call own_techniques:Factorise")
+    point = EntryPoint("thin", "own_techniques:Factorise", techniques.ENTRY_POINTS)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
+    _fails(saved, "the weights do not fit the rebuilt network")  # so far it has come
+
+
 # --- what does not fit ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [None, 3, ["tiny_networks:tiny"], {"a": 1}])
+def test_a_name_that_is_no_text(saved: Path, name: Any) -> None:
+    _change(saved, architecture={"kind": "factory", "name": name, "arguments": {}})
+    _fails(saved, "no twin can be read")
+    _change(saved, architecture={"kind": "factory", "name": CODE[0], "arguments": {"width": 8}})
+    _change(saved, edits=[{"technique": name, "data": {}}])
+    _fails(saved, "no twin can be read")
 
 
 def _change(folder: Path, **changes: Any) -> None:
@@ -210,9 +262,9 @@ def _change(folder: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def _fails(folder: Path, message: str) -> None:
+def _fails(folder: Path, message: str, *allow: str) -> None:
     with pytest.raises(InputError, match=message):
-        Twin.load(folder)
+        Twin.load(folder, [*CODE, *allow])
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
@@ -254,7 +306,7 @@ def test_weights_of_another_network(saved: Path, change: str) -> None:
 
 def test_an_architecture_that_is_gone(saved: Path) -> None:
     _change(saved, architecture={"kind": "factory", "name": "not_here:tiny", "arguments": {}})
-    _fails(saved, "model.factory: not_here cannot be imported")
+    _fails(saved, "model.factory: not_here cannot be imported", "not_here:tiny")
     _change(saved, architecture={"kind": "name", "name": "lenet", "arguments": {}})
     _fails(saved, "no network is called 'lenet'.*did you mean 'lenet5'")
 

@@ -52,13 +52,19 @@ class Applied:
 
 @dataclass(frozen=True)
 class StageCache:
-    """Entries below `folder`; the least recently used go when they exceed `limit` bytes."""
+    """Entries below `folder`; the least recently used go when they exceed `limit` bytes.
+
+    `allow`: what a twin from there may import (`Twin.load`).
+    """
 
     folder: Path
     limit: int = 2 * 2**30
+    allow: frozenset[str] = frozenset()
 
     @classmethod
-    def open(cls, environment: Mapping[str, str] = os.environ) -> StageCache | None:
+    def open(
+        cls, environment: Mapping[str, str] = os.environ, allow: frozenset[str] = frozenset()
+    ) -> StageCache | None:
         """The user's cache: NETZIP_CACHE, else XDG_CACHE_HOME/netzip, else ~/.cache/netzip.
 
         None where NETZIP_CACHE_MAX_BYTES is 0, or the user has no home.
@@ -78,7 +84,7 @@ class StageCache:
         except RuntimeError:
             home = None
         base = Path(given).expanduser().absolute() if given else home and home / "netzip"
-        return None if base is None or limit == 0 else cls(base / "stages", limit)
+        return None if base is None or limit == 0 else cls(base / "stages", limit, allow)
 
     def apply(
         self, technique: Technique, twin: Twin, context: Context, note: Note = lambda _line: None
@@ -136,7 +142,7 @@ class StageCache:
             if not folder.is_dir():
                 return None
             try:
-                twin, seconds = _load(folder)
+                twin, seconds = _load(folder, self.allow)
             except (OSError, ValueError, KeyError, TypeError, NetzipError) as error:
                 damage = error
                 continue
@@ -154,7 +160,7 @@ class StageCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
             made.save(partial)
-            again = Twin.load(partial)
+            again = Twin.load(partial, self.allow)
             if not _same(made, again):
                 note("not cached: what it changed is not part of a saved twin")
                 return made
@@ -191,13 +197,13 @@ def timed(technique: Technique, twin: Twin, context: Context) -> Applied:
     return Applied(result, time.monotonic() - start)
 
 
-def _load(folder: Path) -> tuple[Twin, float]:
+def _load(folder: Path, allow: frozenset[str]) -> tuple[Twin, float]:
     """The twin of an entry whose files are those that were stored, and the seconds that it took."""
     entry = json.loads((folder / ENTRY).read_text())
     for name in (WEIGHTS, DESCRIPTION):
         if _digest(folder / name) != entry["files"][name]:
             raise ValueError(f"{name} is not what was stored")
-    return Twin.load(folder), float(entry["seconds"])
+    return Twin.load(folder, allow), float(entry["seconds"])
 
 
 def _digest(file: Path) -> str:

@@ -160,6 +160,12 @@ def check(raw: Mapping[str, Any], *, files: bool = True) -> list[Problem]:
         problems.append(_unknown(name))
     if isinstance(factory, str) and not FACTORY_PATH.fullmatch(factory):
         problems.append(Problem("model.factory", f"{factory!r}", "module:function"))
+    allow = model.get("allow")
+    problems += [
+        Problem(f"model.allow[{place}]", f"{path!r}", "module:function")
+        for place, path in enumerate(allow if isinstance(allow, list) else [])
+        if isinstance(path, str) and not FACTORY_PATH.fullmatch(path)
+    ]
     if isinstance(weights, str):
         problems += _weights_problems(name, weights, files)
     return problems

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from netzip_mlflow.factories import paths
 from netzip_mlflow.recipe.reading import Dumper
 
 __all__ = [
@@ -115,6 +116,7 @@ class DataSpec(_Spec):
 class ModelSpec(_Spec):
     """The network: exactly one of `name`, `uri` (a logged model's twin) and `factory`.
 
+    `allow` lists the functions of your own, as module:function, that the twin of `uri` may import.
     `weights` is a .safetensors file, a .pt file that loads with weights_only, or `pretrained`
     (torchvision's own). `mean` and `std` (per channel, on the [0, 1] scale) default to the
     training split's and become part of the deployable's graph.
@@ -122,6 +124,7 @@ class ModelSpec(_Spec):
 
     name: str | None = None
     uri: str | None = None
+    allow: tuple[str, ...] = ()
     factory: str | None = None
     arguments: dict[str, Any] = {}
     weights: str | None = None
@@ -133,6 +136,8 @@ class ModelSpec(_Spec):
         given = [k for k in ("name", "uri", "factory") if getattr(self, k) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of name, uri, factory; got {given or 'none'}")
+        if self.allow and self.uri is None:
+            raise ValueError("allow is of uri: it says what that twin may import")
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together")
         return self
@@ -300,6 +305,12 @@ class Recipe(_Spec):
         if self.train is None and self.model.weights is None and self.model.uri is None:
             raise ValueError("a model without weights needs a train section")
         return self
+
+    def code(self) -> frozenset[str]:
+        """What of a user's code, as module:function, the recipe names for its networks: all that a
+        twin from the store may import."""
+        space = self.search.space if self.search else ()
+        return paths([self.model.factory, *self.model.allow, self.candidates, space])
 
     def digest(self) -> str:
         """SHA-256 of the resolved recipe, first 16 hex digits."""

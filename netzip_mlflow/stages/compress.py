@@ -44,7 +44,7 @@ def compress(recipe: Recipe, options: Options, only: tuple[str, ...] = ()) -> Ou
         NetzipError: the baseline failed, or every candidate did.
     """
     names = chosen(list(recipe.candidates), only)
-    cache = StageCache.open() if options.cache else None
+    cache = StageCache.open(allow=recipe.code()) if options.cache else None
     tracker = open_tracker(options)
     task = open_task(recipe.task, recipe.data, recipe.seed)
     network = prepare(recipe, task)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.factories import paths
 from netzip_mlflow.recipe import SearchSpec
 from netzip_mlflow.report.searched import Winner
 from netzip_mlflow.search import study as studies
@@ -61,6 +62,8 @@ def finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) -> 
     if not best:
         raise NetzipError("no trial was judged: every one failed, or was stopped early")
     chosen = {f"trial-{t.number}": told.entries(t) for t in best[: spec.keep]}
+    if foreign := paths(chosen) - recipe.code():  # the study's database is data, too
+        raise NetzipError(f"trials name {', '.join(sorted(foreign))}, which the recipe does not")
     whole = recipe.model_copy(update={"candidates": {**recipe.candidates, **chosen}})
     names = list(whole.candidates)
     outcome = compress.together(

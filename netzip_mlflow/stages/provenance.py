@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow import techniques
@@ -13,7 +12,7 @@ from netzip_mlflow.cache.sources import BESIDE, package_digest, source_digest
 from netzip_mlflow.deployable import file_digest
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.factories import FACTORY_PATH, import_function
-from netzip_mlflow.recipe import SearchSpec
+from netzip_mlflow.recipe import SearchSpec, locate
 from netzip_mlflow.search.binding import PACKAGE
 from netzip_mlflow.stages.train import from_uri
 
@@ -46,7 +45,7 @@ def parts(recipe: Recipe, task: Task, say: Callable[[str], None]) -> dict[str, s
 
 def _recipe(recipe: Recipe) -> str:
     """Without what may change while a study lasts, and what the other digests are of."""
-    given = recipe.model_dump(mode="json", exclude={"data": True, "model": {"weights", "uri"}})
+    given = recipe.model_dump(mode="json", exclude={"data": True, "model": {"weights", "uri", "allow"}})
     for key in ("trials", "timeout", "trial_timeout"):
         del given["search"][key]
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:16]
@@ -56,10 +55,10 @@ def _weights(recipe: Recipe, task: Task) -> str:
     """Those that are given, as they are: neither an alias nor a path says which."""
     model = recipe.model
     if model.uri is not None:
-        return from_uri(model.uri, task).digest()
+        return from_uri(model.uri, task, recipe.code()).digest()
     if model.weights is None or model.weights == "pretrained":
         return model.weights or ""
-    return file_digest(Path(model.weights))
+    return file_digest(locate(model.weights, "model.weights"))
 
 
 def _code(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -175,7 +175,7 @@ def _trials(
         compress.context_of(work, recipe, task, origin, exports),
         space_of(recipe, task.sizes["train"]),
         limits_of(recipe),
-        StageCache.open() if work.options.cache else None,
+        StageCache.open(allow=recipe.code()) if work.options.cache else None,
         study,
         Quiet(LOCKS),
         end,

@@ -56,7 +56,7 @@ def baseline(work: Job, recipe: Recipe, task: Task, network: Twin, exports: Expo
     digest, earlier = "", None
     try:
         digest = training_digest(recipe, task, network)
-        earlier = _earlier(work, digest) if recipe.train is not None else None
+        earlier = _earlier(work, digest, recipe.code()) if recipe.train is not None else None
     except keys.Uncacheable as error:
         if recipe.train is not None:
             work.say(f"baseline: trained, whether or not it was before: {error}")
@@ -92,7 +92,7 @@ def joined_baseline(
     made = candidates.Candidate("baseline", "fp32", run, candidates.folder(work, "baseline"))
     made.folder.mkdir(parents=True)
     made.file = stored_model(run.client, run_id, made.folder)
-    made.twin = _stored(work, run_id)
+    made.twin = _stored(work, run_id, recipe.code())
     found = made.measured = measurement.inspect(made.name, made.file, recipe.measure)
     wanted = ("validation",)
     measurement.judge(found, None, task, wanted, recipe.measure, recipe.seed, work.progress)
@@ -112,7 +112,7 @@ def prepare(recipe: Recipe, task: Task) -> Twin:
         training.choose_device(recipe.train.device)
     spec = recipe.model
     if spec.uri is not None:
-        return from_uri(spec.uri, task)
+        return from_uri(spec.uri, task, recipe.code())
     kind, name = ("name", spec.name) if spec.name else ("factory", spec.factory or "")
     architecture = Architecture(kind, name or "", dict(spec.arguments))
     with training.seeded(recipe.seed):
@@ -165,14 +165,14 @@ def _start(spec: ModelSpec, network: Twin) -> dict[str, Any]:
     return {"digest": network.digest(), "code": [keys.code(each) for each in users]}
 
 
-def _earlier(work: Job, digest: str) -> tuple[str, Twin] | None:
+def _earlier(work: Job, digest: str, allow: frozenset[str]) -> tuple[str, Twin] | None:
     """A baseline with that digest that can still be read: its run's id and its twin."""
     from netzip_mlflow.tracking.models import stored_baselines
 
     reasons = []
     for run_id in stored_baselines(work.run.client, work.run.experiment_id, digest):
         try:
-            return run_id, _stored(work, run_id)
+            return run_id, _stored(work, run_id, allow)
         except InputError as error:
             reasons.append(str(error).splitlines()[0])
     if reasons:
@@ -201,7 +201,7 @@ def _trained(work: Job, made: Candidate, recipe: Recipe, task: Task, twin: Twin)
     return fitted.twin
 
 
-def _stored(work: Job, run_id: str) -> Twin:
+def _stored(work: Job, run_id: str, allow: frozenset[str]) -> Twin:
     """The twin of another run.
 
     Raises:
@@ -211,17 +211,17 @@ def _stored(work: Job, run_id: str) -> Twin:
 
     place = work.folder / "earlier" / run_id
     place.mkdir(parents=True)
-    return _loaded(f"runs:/{run_id}", *stored_twin(work.run.client, run_id, place))
+    return _loaded(f"runs:/{run_id}", *stored_twin(work.run.client, run_id, place), allow)
 
 
-def _loaded(uri: str, folder: Path, digest: str) -> Twin:
+def _loaded(uri: str, folder: Path, digest: str, allow: frozenset[str]) -> Twin:
     """A twin that was fetched.
 
     Raises:
         InputError: it cannot be read, or is not what was stored.
     """
     try:
-        twin = Twin.load(folder)
+        twin = Twin.load(folder, allow)
     except InputError as error:
         problems = "; ".join(str(problem) for problem in error.problems)
         raise InputError(f"{uri}: its twin cannot be used: {problems}") from None
@@ -230,8 +230,11 @@ def _loaded(uri: str, folder: Path, digest: str) -> Twin:
     return twin
 
 
-def from_uri(uri: str, task: Task) -> Twin:
+def from_uri(uri: str, task: Task, allow: frozenset[str]) -> Twin:
     """The twin of a logged model.
+
+    Args:
+        allow: what it may import.
 
     Raises:
         InputError: there is none, or it does not fit the data.
@@ -241,7 +244,7 @@ def from_uri(uri: str, task: Task) -> Twin:
     from netzip_mlflow.tracking.models import twin_folder
 
     with tempfile.TemporaryDirectory() as folder:
-        twin = _loaded(uri, *twin_folder(uri, Path(folder)))
+        twin = _loaded(uri, *twin_folder(uri, Path(folder)), allow)
     if twin.input.shape != task.shape or twin.classes != task.classes:
         raise InputError(
             f"model.uri: {uri} takes {twin.input.shape} and knows {len(twin.classes)} classes; the "

@@ -36,6 +36,7 @@ __all__ = [
     "check",
     "find",
     "implied",
+    "installed",
     "label",
     "names",
     "parameter",
@@ -247,7 +248,7 @@ class Context:
 
 def names() -> dict[str, str]:
     """Every known technique, ours and installed ones: name to one-line description."""
-    return {name: find(name).traits.summary for name in (*TABLE, *_installed())}
+    return {name: find(name).traits.summary for name in (*TABLE, *installed())}
 
 
 def find(name: str) -> type[Technique]:
@@ -256,9 +257,9 @@ def find(name: str) -> type[Technique]:
     Raises:
         InputError: unknown, or its module cannot be imported.
     """
-    target = TABLE.get(name) or _installed().get(name) or (name if ":" in name else None)
+    target = TABLE.get(name) or installed().get(name) or (name if ":" in name else None)
     if target is None:
-        known = [*TABLE, *_installed()]
+        known = [*TABLE, *installed()]
         hint = did_you_mean(name, known)
         allowed = f"{', '.join(known)}, or module:function"
         raise InputError(Problem("", f"unknown technique {name!r}", allowed, hint))
@@ -287,7 +288,8 @@ def _sound(name: str, found: type) -> type[Technique]:
     return found  # type: ignore[return-value]  (seen to have what the protocol wants)
 
 
-def _installed() -> dict[str, str]:
+def installed() -> dict[str, str]:
+    """Techniques of other packages' entry points: name to module:attribute."""
     from importlib.metadata import entry_points
 
     return {e.name: e.value for e in entry_points(group=ENTRY_POINTS)}

@@ -13,7 +13,7 @@ from netzip_mlflow.techniques.finetune import Finetune
 @pytest.fixture
 def cache(tmp_path: Path) -> StageCache:
     """Empty, and large enough."""
-    return StageCache(tmp_path / "cache", 10**8)
+    return StageCache(tmp_path / "cache", 10**8, frozenset({"tiny_networks:tiny"}))
 
 
 @pytest.fixture

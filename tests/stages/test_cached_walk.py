@@ -16,6 +16,8 @@ from netzip_mlflow.stages.job import job, open_tracker
 
 ENTRIES = [{"prune_l1": {"ratio": 0.5}}, {"finetune": {"epochs": 2}}, {"half": {}}]
 
+CODE = frozenset({"tiny_networks:tiny"})
+
 
 @pytest.fixture
 def at_work(workplace):
@@ -46,7 +48,7 @@ def _run(at_work, made: Candidate):
 
 
 def test_the_second_walk_trains_nothing_and_ships_the_same(at_work, walked, tmp_path: Path):
-    cache = StageCache(tmp_path / "cache")
+    cache = StageCache(tmp_path / "cache", allow=CODE)
     (first, one, quiet), (second, two, said) = (walked(n, cache) for n in ("first", "second"))
     _, plain, _ = walked("plain", None)
     assert one.digest == two.digest == plain.digest
@@ -69,7 +71,7 @@ def test_the_second_walk_trains_nothing_and_ships_the_same(at_work, walked, tmp_
 
 
 def test_only_the_shared_beginning_comes_from_there(at_work, walked, tmp_path: Path):
-    cache = StageCache(tmp_path / "cache")
+    cache = StageCache(tmp_path / "cache", allow=CODE)
     walked("first", cache)
     other = [*ENTRIES[:1], {"finetune": {"epochs": 1}}, {"half": {}}]
     made, _, said = walked("other", cache, other)
@@ -80,7 +82,7 @@ def test_only_the_shared_beginning_comes_from_there(at_work, walked, tmp_path: P
 
 def test_why_a_step_is_not_kept_stands_in_the_log(walked, tmp_path: Path):
     made, _, said = walked(
-        "own", StageCache(tmp_path / "cache"), [{"own_techniques:settle": {"eps": 0.5}}]
+        "own", StageCache(tmp_path / "cache", allow=CODE), [{"own_techniques:settle": {"eps": 0.5}}]
     )
     assert said == []
     assert any("settle: not cached: what it changed is not" in line for line in made.lines)

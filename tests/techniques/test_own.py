@@ -18,6 +18,8 @@ from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.twin import Twin
 
+CODE = ["tiny_networks:tiny", "own_techniques:Factorise", "own_techniques:Forgetful"]
+
 
 def _chain(*entries: tuple[str, dict]) -> tuple[techniques.Technique, ...]:
     return techniques.chain([{f"own_techniques:{name}": given} for name, given in entries])
@@ -90,7 +92,7 @@ def test_a_structural_edit_is_replayed(
     assert isinstance(made, Twin)
     assert len(list(made.model.get_submodule("linear").children())) == 2
     made.save(tmp_path)
-    again = Twin.load(tmp_path)
+    again = Twin.load(tmp_path, CODE)
     assert again.digest() == made.digest()
     assert again.edits == made.edits
     images = torch.from_numpy(next(task.split("validation").batches(16))[0])
@@ -104,7 +106,7 @@ def test_edits_are_replayed_in_order(twin: Twin, context: Context, tmp_path: Pat
     pruned = techniques.chain([{"prune_l1": {"ratio": 0.5}}])[0].apply(first, context)
     assert isinstance(pruned, Twin)
     pruned.save(tmp_path)
-    again = Twin.load(tmp_path)
+    again = Twin.load(tmp_path, CODE)
     assert again.digest() == pruned.digest()
     assert set(again.masks) == {
         "conv1.weight",
@@ -136,7 +138,7 @@ def test_an_edit_that_cannot_be_replayed_is_refused(
     assert isinstance(made, Twin)
     made.save(tmp_path)
     with pytest.raises(InputError, match="'own_techniques:Forgetful' cannot replay its edit"):
-        Twin.load(tmp_path)
+        Twin.load(tmp_path, CODE)
 
 
 def test_two_structures_with_the_same_weights_are_two_exports(
