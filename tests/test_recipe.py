@@ -200,6 +200,35 @@ def test_adamw_written_out_in_full_is_read_back(loads: Loads) -> None:
     assert loads(found.to_yaml()) == found
 
 
+def test_the_code_that_a_recipe_names(loads: Loads) -> None:
+    text = GOOD.replace("{name: resnet8}", "{factory: 'tiny_networks:tiny'}")
+    own = "  own: [{'own_techniques:damp': {factor: 0.5}}]\n"
+    own += "  taught: [{distil: {student: 'tiny_networks:normed'}}]\n"
+    space = "search: {space: [{one_of: [{'own_functions:shift': {steps: [1, 2]}}, {ptq: {}}]}]}\n"
+    assert loads(GOOD).code() == frozenset()
+    assert loads(text + own + space).code() == {
+        "tiny_networks:tiny",
+        "tiny_networks:normed",
+        "own_techniques:damp",
+        "own_functions:shift",
+    }
+    allowed = GOOD.replace("{name: resnet8}", "{uri: 'models:/m@best', allow: ['a.b:c']}")
+    assert loads(allowed).code() == {"a.b:c"}
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("{name: resnet8, allow: ['a:b']}", "model: allow is of uri"),
+        ("{uri: 'models:/m', allow: ['os']}", r"model.allow\[0\]: 'os'; allowed: module:function"),
+        ("{uri: 'models:/m', allow: 'a:b'}", "model.allow: "),
+    ],
+)
+def test_what_a_twin_is_allowed_is_checked(loads: Loads, model: str, message: str) -> None:
+    (line,) = _messages(loads, GOOD.replace("{name: resnet8}", model))
+    assert re.search(message, line)
+
+
 def test_digest_follows_content_alone(loads: Loads) -> None:
     assert loads(GOOD).digest() == loads("# a comment\n" + GOOD).digest()
     assert loads(GOOD).digest() == loads(GOOD + "seed: 0\n").digest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -140,18 +140,29 @@ def test_an_entry_that_vanishes_while_it_is_read(
     first = cache.apply(WORK, twin, context)
     load, entry = Twin.load, cache.folder / first.key
 
-    def too_late(folder: Path) -> Twin:
+    def too_late(folder: Path, allow: frozenset[str]) -> Twin:
         if folder == entry and entry.exists():
             for file in entry.iterdir():
                 file.unlink()
             entry.rmdir()
-        return load(folder)
+        return load(folder, allow)
 
     monkeypatch.setattr(Twin, "load", too_late)
     notes: list[str] = []
     second = cache.apply(WORK, twin, context, notes.append)
     assert (second.hit, notes) == (False, [])
     assert _equal(first.result, second.result)
+
+
+def test_an_entry_that_names_code_is_not_loaded_where_nothing_allows_it(
+    cache: StageCache, twin: Twin, context: Context
+) -> None:
+    assert cache.apply(WORK, twin, context).key
+    notes: list[str] = []
+    strict = replace(cache, allow=frozenset())
+    assert not strict.apply(WORK, twin, context, notes.append).hit
+    assert all("tiny_networks:tiny" in note for note in notes)
+    assert notes
 
 
 def test_nothing_half_written_is_ever_there(
@@ -212,19 +223,19 @@ def test_a_hit_counts_as_use(cache: StageCache, twin: Twin, context: Context) ->
 def test_storing_keeps_to_the_limit(cache: StageCache, twin: Twin, context: Context) -> None:
     applied = cache.apply(PruneL1(0.1), twin, context)
     size = sum(f.stat().st_size for f in (cache.folder / applied.key).iterdir())
-    small = StageCache(cache.folder, limit=int(2.5 * size))
+    small = replace(cache, limit=int(2.5 * size))
     kept = [small.apply(PruneL1(0.1 + i / 10), twin, context).key for i in range(1, 5)]
     assert _entries(small) == sorted(kept[-2:])
 
 
 def test_what_exceeds_the_limit_alone_drops_nothing_else(
-    tmp_path: Path, twin: Twin, context: Context
+    cache: StageCache, twin: Twin, context: Context
 ) -> None:
-    cache = StageCache(tmp_path, limit=1000)
+    cache = replace(cache, limit=1000)
     other = _fake(cache, "a", 900, 100)
     notes: list[str] = []
     cache.apply(PruneL1(0.5), twin, context, notes.append)
-    assert list(tmp_path.iterdir()) == [other]
+    assert list(cache.folder.iterdir()) == [other]
     assert len(notes) == 1
     assert notes[0].endswith("bytes, the cache holds 1,000")
 

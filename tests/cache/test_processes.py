@@ -36,7 +36,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 notes, made = [], []
 for limit in sys.argv[4:]:
-    cache = StageCache(Path(sys.argv[3], limit), int(limit))
+    cache = StageCache(Path(sys.argv[3], limit), int(limit), frozenset({architecture.name}))
     for turn in range(3):
         for step in range(6):
             pruned = cache.apply(PruneL1(0.1 + step / 10), origin, context, notes.append).result

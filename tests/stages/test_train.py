@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,28 @@ class TestPrepare:
         nowhere = self.changed(inside.recipe, name=None, uri="runs:/" + "0" * 32)
         with pytest.raises(InputError, match="no such run"):
             prepare(nowhere, task)
+
+    def test_a_twin_by_uri_imports_nothing_that_the_recipe_does_not_allow(
+        self, inside, task, tmp_path, monkeypatch
+    ):
+        (tmp_path / "left_behind.py").write_text("def make(num_classes):\n    raise LookupError\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        run = inside.runs["chain"].info
+        file = Path(run.artifact_uri.removeprefix("file://"), "twin", "twin.json")
+        before = file.read_text()
+        factory = {"kind": "factory", "name": "left_behind:make", "arguments": {}}
+        given = self.changed(inside.recipe, name=None, uri=f"runs:/{run.run_id}")
+        try:
+            file.write_text(json.dumps(json.loads(before) | {"architecture": factory}))
+            with pytest.raises(InputError, match=r"left_behind:make.*model\.allow"):
+                prepare(given, task)
+            assert "left_behind" not in sys.modules
+            allowed = given.model.model_copy(update={"allow": ("left_behind:make",)})
+            with pytest.raises(LookupError):
+                prepare(given.model_copy(update={"model": allowed}), task)
+        finally:
+            file.write_text(before)
+            sys.modules.pop("left_behind", None)
 
     @pytest.fixture(autouse=True)
     def five_classes(self, tmp_path, monkeypatch):
