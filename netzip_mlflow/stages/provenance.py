@@ -45,7 +45,9 @@ def parts(recipe: Recipe, task: Task, say: Callable[[str], None]) -> dict[str, s
 
 def _recipe(recipe: Recipe) -> str:
     """Without what may change while a study lasts, and what the other digests are of."""
-    given = recipe.model_dump(mode="json", exclude={"data": True, "model": {"weights", "uri", "allow"}})
+    given = recipe.model_dump(
+        mode="json", exclude={"data": True, "model": {"weights", "uri", "allow"}}
+    )
     for key in ("trials", "timeout", "trial_timeout"):
         del given["search"][key]
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:16]

@@ -64,9 +64,9 @@ class Tracker:
             if self._experiment_id is not None:
                 reap(self.client, self._experiment_id)
         except store_errors() as error:
-            raise InputError(
-                f"the tracking store {without_password(uri)} cannot be used: {said_by(error)}"
-            ) from error
+            said = without_password(said_by(error), uri)
+            what = f"the tracking store {without_password(uri)} cannot be used: {said}"
+            raise InputError(what) from error
         self.client = patience.patient(client)
 
     def _adopt(self, run_id: str) -> str:
