@@ -36,8 +36,8 @@ def opened(uri: str) -> MlflowClient:
     check_reachable(uri)
     if not uri.startswith(("http:", "https:")) and find_spec("sqlalchemy") is None:
         raise InputError(
-            f"the tracking store {uri} needs full mlflow, here is mlflow-skinny: name a server "
-            "with --tracking-uri http://... (or measure files with --no-log)"
+            f"the tracking store {without_password(uri)} needs full mlflow, here is mlflow-skinny: "
+            "name a server with --tracking-uri http://... (or measure files with --no-log)"
         )
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -52,9 +52,9 @@ def opened(uri: str) -> MlflowClient:
         have_tables(uri)
         return mlflow.MlflowClient(uri)
     except store_errors() as error:
-        raise InputError(
-            f"the tracking store {without_password(uri)} cannot be used: {reason(error)}"
-        ) from error
+        said = without_password(reason(error), uri)
+        what = f"the tracking store {without_password(uri)} cannot be used: {said}"
+        raise InputError(what) from error
 
 
 def store_errors() -> tuple[type[Exception], ...]:
