@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -152,6 +153,18 @@ def loads(tmp_path: Path) -> Callable[..., Recipe]:
         return recipe.load(file, overrides, checks)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def contained() -> list[str]:
+    """The beginning of a command that runs in a namespace of process ids of its own, as in a
+    container with this host's name."""
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no namespace can be made here: {error}")
+    return command
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.errors import NetzipError
-from netzip_mlflow.search.study import dead, me, unanswered
+from netzip_mlflow.processes import dead, me
+from netzip_mlflow.search.study import unanswered
 
 if TYPE_CHECKING:
     import optuna

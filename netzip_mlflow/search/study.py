@@ -8,8 +8,6 @@ planned again with the same parameters, so that every slot ends once, whoever is
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow import databases
 from netzip_mlflow.errors import InputError, NetzipError, Problem
+from netzip_mlflow.processes import dead, me
 
 if TYPE_CHECKING:
     import optuna
@@ -363,22 +362,3 @@ def ends_slot(trial: FrozenTrial) -> bool:
     if lost and BLAMELESS in trial.user_attrs:
         return False
     return not lost or trial.user_attrs.get(ATTEMPT, 1) >= ATTEMPTS
-
-
-def me() -> dict[str, Any]:
-    import psutil
-
-    started = round(psutil.Process().create_time(), 2)
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
-
-
-def dead(owner: Mapping[str, Any] | None) -> bool:
-    """Whether a process of this machine is gone; of another machine only heartbeats can tell."""
-    import psutil
-
-    if owner is None or owner["host"] != socket.gethostname():
-        return False
-    try:
-        return abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) > 1.0
-    except psutil.Error:
-        return True

@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
-import socket
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from netzip_mlflow.processes import dead, me
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 __all__ = ["owner_tags", "reap"]
 
-HOST, PID, STARTED = "netzip.host", "netzip.pid", "netzip.pid_started"
+OWNER = "netzip.process"
 
 
 def owner_tags() -> dict[str, str]:
-    """Who writes a run: host, process and its start time (a pid alone is used again)."""
-    import psutil
-
-    me = psutil.Process()
-    return {HOST: socket.gethostname(), PID: str(me.pid), STARTED: f"{me.create_time():.2f}"}
+    """Which process writes a run."""
+    return {OWNER: json.dumps(me(), sort_keys=True)}
 
 
 def reap(client: MlflowClient, experiment_id: str) -> int:
-    """Mark the RUNNING runs of dead processes of this host as KILLED; returns how many."""
-    wanted = f"attributes.status = 'RUNNING' AND tags.`{HOST}` = '{socket.gethostname()}'"
-    dead = [
-        run
-        for run in client.search_runs([experiment_id], wanted, max_results=1000)
-        if not _alive(run.data.tags)
-    ]
-    for run in dead:
+    """Mark the RUNNING runs of processes that are dead for certain as KILLED; returns how many."""
+    gone = [run for run in _running(client, experiment_id) if dead(_owner(run.data.tags))]
+    for run in gone:
         client.set_tag(
             run.info.run_id, "netzip.reason", "its process ended without a word (killed?)"
         )
         client.set_terminated(run.info.run_id, "KILLED")
-    return len(dead)
+    return len(gone)
 
 
-def _alive(tags: dict[str, str]) -> bool:
-    import psutil
+def _running(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+    page, more = None, True
+    while more:
+        runs = client.search_runs(
+            [experiment_id], "attributes.status = 'RUNNING'", max_results=1000, page_token=page
+        )
+        yield from runs
+        page = runs.token
+        more = bool(page)
 
+
+def _owner(tags: Mapping[str, str]) -> dict[str, Any] | None:
+    """As `me` gave it, or an earlier version; None where the tags name nobody, or nonsense."""
     try:
-        started = psutil.Process(int(tags.get(PID, "0"))).create_time()
-        return abs(started - float(tags.get(STARTED, "0"))) < 1.0
-    except psutil.Error:
-        return False
+        if OWNER in tags:
+            return json.loads(tags[OWNER])
+        host, pid, started = (tags[f"netzip.{key}"] for key in ("host", "pid", "pid_started"))
+        return {"host": host, "pid": int(pid), "started": float(started)}
+    except (KeyError, ValueError):
+        return None

@@ -11,14 +11,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 
+from netzip_mlflow import processes
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.search import leader as leaders
 from netzip_mlflow.search import study as studies
 from netzip_mlflow.search.leader import Leader, following, leader, leader_or_claim, leading
 
-GONE = {"host": studies.socket.gethostname(), "pid": 2**22 - 1, "started": 1.0}
+GONE = processes.me() | {"pid": 2**22 - 1}
 
 
 @pytest.fixture
@@ -49,10 +51,18 @@ def test_one_without_a_baseline_yet_is_waited_for(study, monkeypatch):
 
 @pytest.mark.parametrize("baseline", ["", "b"])
 def test_one_that_is_dead_or_silent_leads_no_more(study, baseline):
-    known = {"owner": studies.me(), "seen": time.time(), "run": "r", "baseline": baseline}
+    known = {"owner": processes.me(), "seen": time.time(), "run": "r", "baseline": baseline}
     for change in ({"owner": GONE}, {"seen": time.time() - 2 * leaders.SILENT_S}):
         study.set_user_attr(leaders.ATTRIBUTE, known | change)
         assert leader(study) is None
+
+
+def test_a_clock_that_is_set_deposes_nobody(study, monkeypatch):
+    real = psutil.Process.create_time
+    with leading(study) as ready:
+        ready("r", "b")
+        monkeypatch.setattr(psutil.Process, "create_time", lambda process: real(process) + 3)
+        assert leader(study) == Leader("r", "b")
 
 
 def test_it_gives_signs_of_life(study, monkeypatch):
@@ -119,7 +129,7 @@ def test_a_database_that_is_down_when_it_ends_does_not_fail_it(study, monkeypatc
 
 def follow(study: optuna.Study, change: dict[str, object] | None) -> threading.Event:
     """Help a leader that leads, and whose sign then changes; whether `stop` is called."""
-    sign = {"owner": studies.me(), "seen": time.time(), "run": "r", "baseline": "b"}
+    sign = {"owner": processes.me(), "seen": time.time(), "run": "r", "baseline": "b"}
     study.set_user_attr(leaders.ATTRIBUTE, sign)
     stopped = threading.Event()
     with following(study, stopped.set):
@@ -162,7 +172,7 @@ def test_of_several_that_begin_at_once_one_leads(tmp_path, monkeypatch):
     """Each thread plays a process with a connection of its own."""
     url, number = f"sqlite:///{tmp_path / 's.db'}", 4
     studies.create(studies.open_storage(url), "s")
-    monkeypatch.setattr(leaders, "me", lambda: studies.me() | {"thread": threading.get_ident()})
+    monkeypatch.setattr(leaders, "me", lambda: processes.me() | {"thread": threading.get_ident()})
     together, found = threading.Barrier(number), []
 
     def begin() -> None:

@@ -11,11 +11,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from netzip_mlflow import processes
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.search import study as studies
 from netzip_mlflow.search.study import Failed, GivenBack, Planned
 
-GONE = {"host": studies.socket.gethostname(), "pid": 2**22 - 1, "started": 1.0}
+GONE = processes.me() | {"pid": 2**22 - 1}
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def test_the_trial_of_a_dead_process_is_planned_again_but_not_for_ever(study):
 def test_the_trial_of_a_living_process_is_left_alone(study):
     studies.plan(study, 2)
     trial = ask(study)
-    trial.set_user_attr(studies.OWNER, studies.me())
+    trial.set_user_attr(studies.OWNER, processes.me())
     assert studies.plan(study, 2) == studies.Progress(planned=2, waiting=1, running=1)
 
 

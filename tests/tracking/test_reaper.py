@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 
+from netzip_mlflow import processes
 from netzip_mlflow.tracking import Tracker
 from netzip_mlflow.tracking.reaper import owner_tags, reap
 
@@ -59,33 +62,75 @@ def test_a_living_process_keeps_its_runs_and_a_killed_one_does_not(store, victim
             assert "its process ended without a word" in run.data.tags["netzip.reason"]
 
 
+def test_a_clock_that_is_set_ends_nobody(tracker, monkeypatch):
+    """psutil's start times on Linux are counted from the clock's idea of the boot."""
+    run = tracker.client.create_run(tracker.experiment_id, tags=owner_tags())
+    real = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: real(process) + 3)
+    assert reap(tracker.client, tracker.experiment_id) == 0
+    assert tracker.client.get_run(run.info.run_id).info.status == "RUNNING"
+
+
+def test_two_containers_with_one_host_name(store, contained):
+    """Neither sees the other's processes, whose numbers mean others here."""
+    command = [*contained, sys.executable, "-c", VICTIM, store]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            assert process.stdout.readline() == "ready\n"
+            assert states(Tracker(store, "tests"))["victim"] == "RUNNING"
+            process.stdin.close()  # the word to go on
+            process.wait(60)
+        finally:
+            process.kill()
+    assert states(Tracker(store, "tests"))["victim"] == "FINISHED"
+
+
 @pytest.mark.parametrize(
-    ("changes", "reaped"),
+    ("host", "pid", "started", "reaped"),
     [
-        ({}, False),
-        ({"netzip.host": "another-host", "netzip.pid": "4194000"}, False),
-        ({"netzip.pid": "4194000"}, True),
-        ({"netzip.pid_started": "1000000000.00"}, True),
-        ({"netzip.pid": "1", "netzip.pid_started": "1000000000.00"}, True),
+        ("", os.getpid(), psutil.Process().create_time() + 3, False),
+        ("another-host", 4194000, 1e9, False),
+        ("", 4194000, 1e9, True),
+        ("", os.getpid(), 1e9, True),
     ],
-    ids=["own", "another host's", "dead", "own pid of before the restart", "pid used again"],
+    ids=["own, by a clock set since", "another host's", "dead", "pid used again"],
 )
-def test_who_is_dead(tracker, changes, reaped):
-    """A container restarts with the same host name and the same pid, so the start time decides."""
-    run = tracker.client.create_run(tracker.experiment_id, tags=owner_tags() | changes)
+def test_runs_of_earlier_versions(tracker, monkeypatch, host, pid, started, reaped):
+    monkeypatch.setattr(processes, "_contained", lambda: False)
+    host = host or socket.gethostname()
+    tags = {"netzip.host": host, "netzip.pid": str(pid), "netzip.pid_started": f"{started:.2f}"}
+    run = tracker.client.create_run(tracker.experiment_id, tags=tags)
     assert reap(tracker.client, tracker.experiment_id) == int(reaped)
     status = tracker.client.get_run(run.info.run_id).info.status
     assert status == ("KILLED" if reaped else "RUNNING")
 
 
+def test_more_runs_than_a_page_holds(tracker, monkeypatch):
+    """Those of others come first."""
+    dead = owner_tags() | {"netzip.process": json.dumps(processes.me() | {"pid": 4194000})}
+    tracker.client.create_run(tracker.experiment_id, tags=dead)
+    for _ in range(3):
+        tracker.client.create_run(tracker.experiment_id, tags=owner_tags())
+    search = tracker.client.search_runs
+    monkeypatch.setattr(
+        tracker.client, "search_runs", lambda *a, **k: search(*a, **(k | {"max_results": 2}))
+    )
+    assert reap(tracker.client, tracker.experiment_id) == 1
+
+
 def test_runs_without_an_owner_are_nobodys_to_close(tracker):
-    run = tracker.client.create_run(tracker.experiment_id)
+    for tags in ({}, {"netzip.process": "?"}, {"netzip.host": socket.gethostname()}):
+        run = tracker.client.create_run(tracker.experiment_id, tags=tags)
     assert reap(tracker.client, tracker.experiment_id) == 0
     assert tracker.client.get_run(run.info.run_id).info.status == "RUNNING"
 
 
 def test_the_owner_is_this_process():
+    """In one tag that earlier versions do not read: they would end the living by it."""
     tags = owner_tags()
-    assert tags["netzip.host"] == socket.gethostname()
-    assert tags["netzip.pid"] == str(os.getpid())
-    assert float(tags["netzip.pid_started"]) > 1e9
+    assert list(tags) == ["netzip.process"]
+    assert json.loads(tags["netzip.process"]) == processes.me()

@@ -98,7 +98,7 @@ class TestResume:
         started = tracker.client.create_run(tracker.experiment_id)
         monkeypatch.setenv("MLFLOW_RUN_ID", started.info.run_id)
         Tracker(store)
-        assert "netzip.pid" in read(tracker, started.info.run_id).data.tags
+        assert "netzip.process" in read(tracker, started.info.run_id).data.tags
 
 
 class TestEnd:
