@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 
 import pytest
 
@@ -79,3 +81,19 @@ def test_a_fault_passes_through():
 
     with pytest.raises(KeyError, match="inside"):
         work()
+
+
+@pytest.mark.parametrize("terminal", ["1", "0"])
+def test_work_goes_on_where_nothing_can_be_written(monkeypatch, terminal):
+    """`netzip ... 2>&1 | head -3`, or a terminal that was closed."""
+
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setenv("FORCE_COLOR", terminal)
+    monkeypatch.setenv("TTY_COMPATIBLE", terminal)
+    monkeypatch.setattr(sys, "stderr", Gone())
+    with watching(quiet=False) as (progress, say):
+        say("baseline: training 8 epochs")
+        progress("training", 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from netzip_mlflow.errors import NetzipError
 
 __all__ = ["app", "main"]
 
-KILLED, INTERRUPTED = 143, 130
+INTERRUPTED = 130
+KILLED = {"SIGTERM": 143, "SIGHUP": 129}  # 128 and the signal's number, as shells say it
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -40,8 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         raise
     except BaseException as error:
         if type(error).__name__ == "Killed":
-            sys.stderr.write("netzip: ended by SIGTERM\n")
-            sys.exit(KILLED)
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                sys.stderr.write(f"netzip: ended by {error}\n")
+            sys.exit(KILLED[str(error)])
         raise
     sys.exit(0)
 

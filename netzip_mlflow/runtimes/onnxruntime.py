@@ -5,7 +5,6 @@ Needs numpy and onnxruntime; `executed` needs onnx too.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 import onnxruntime.capi.onnxruntime_pybind11_state as state
 
+from netzip_mlflow import folders
 from netzip_mlflow.errors import InputError, NetzipError, Problem
 
 if TYPE_CHECKING:
@@ -285,8 +285,8 @@ def executed(path: str | Path) -> dict[str, Any]:
     """
     import onnx
 
-    with tempfile.TemporaryDirectory(prefix="netzip-") as folder:
-        optimised = Path(folder) / "optimised.onnx"
+    with folders.temporary() as folder:
+        optimised = folder / "optimised.onnx"
         _session(Path(path), 1, ("CPUExecutionProvider",), optimised)
         graph = onnx.load(optimised).graph
     kinds: Counter[str] = Counter()

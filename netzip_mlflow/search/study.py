@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow import databases
 from netzip_mlflow.errors import InputError, NetzipError, Problem
+from netzip_mlflow.first_use import made_whole
 from netzip_mlflow.processes import dead, me
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def open_storage(url: str) -> RDBStorage:
         if (reason := databases.trouble(url)) is not None:
             raise _unusable(url, reason)
         waiting = {"timeout": 60} if url.startswith("sqlite") else databases.connect_args(url)
+        made_whole(url, _make_tables)
         _only_ours(url)
         with _experimental():
             storage = optuna.storages.RDBStorage(
@@ -115,6 +117,18 @@ def _unusable(url: str, reason: str) -> InputError:
     shown = databases.without_password(url)
     what = f"{shown} cannot be used: {databases.without_password(reason)}"
     return InputError(Problem("storage", what, "a database's URL"))
+
+
+def _make_tables(url: str) -> None:
+    """Optuna's. Of sqlite in the mode that `_one_writer_at_a_time` asks for: to change to it takes
+    a moment in which nobody else reads."""
+    import optuna
+    import sqlalchemy
+
+    storage = optuna.storages.RDBStorage(url, {"poolclass": sqlalchemy.NullPool})
+    if storage.engine.dialect.name == "sqlite":
+        with storage.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
 def _only_ours(url: str) -> None:

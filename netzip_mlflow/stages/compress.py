@@ -16,6 +16,7 @@ from netzip_mlflow.stages import candidates, compare
 from netzip_mlflow.stages.job import Job, Options, chosen, describe_recipe, job, open_tracker
 from netzip_mlflow.stages.train import baseline, prepare
 from netzip_mlflow.tasks import open_task
+from netzip_mlflow.tracking import stopped
 
 if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
@@ -124,7 +125,9 @@ def _candidate(
         deployable = candidates.walk(made, chain, origin.twin, context, cache, work.say)
         candidates.store(made, deployable, task)
         candidates.inspect_and_judge(work, made, origin, recipe, task)
-    except Exception as error:  # noqa: BLE001 (a technique may be anyone's code; its run says what)
+    except Exception as error:  # a technique may be anyone's code; its run says what
+        if (stop := stopped()) is not None:  # and this is what became of it in there
+            raise stop from error
         candidates.fail(made, error)
         work.say(f"{name} failed: {made.error}")
     return made

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from netzip_mlflow.tracking import ending
+
 if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.stages.job import Job
@@ -73,7 +75,8 @@ def crew(
                     pass
             yield Crew(tuple(processes))
     finally:
-        _end(processes)
+        with ending():
+            _end(processes)
 
 
 def _shares(workers: int) -> list[set[int]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from netzip_mlflow import folders
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.recipe import MeasureSpec, ScoreSpec
 from netzip_mlflow.stages import measurement
@@ -45,9 +45,9 @@ def evaluate(
         raise InputError("evaluate: no deployable given; the first one is the baseline")
     measure, score = measure or MeasureSpec(), score or ScoreSpec(accuracy=task.primary)
     found: list[measurement.Measurement] = []
-    with tempfile.TemporaryDirectory(prefix="netzip-") as folder:
+    with folders.temporary() as folder:
         for name, deployable in deployables.items():
-            each = measurement.inspect(name, deployable.save(Path(folder, name)), measure)
+            each = measurement.inspect(name, deployable.save(folder / name), measure)
             found.append(each)
             first = found[0] if len(found) > 1 else None
             splits = ("validation", "test")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
+from netzip_mlflow import folders
 from netzip_mlflow.errors import InputError, Problem
 
 __all__ = ["PREDICT", "export"]
@@ -51,10 +51,10 @@ def export(
         import mlflow
 
         mlflow.set_tracking_uri(tracking_uri)
-    with tempfile.TemporaryDirectory(prefix="netzip-") as scratch:
-        file, _ = model_file(uri, Path(scratch))
+    with folders.temporary() as scratch:
+        file, _ = model_file(uri, scratch)
         read_model(file)  # a corrupt one is not passed on
-        place = Path(scratch, "export")
+        place = scratch / "export"
         place.mkdir()
         shutil.copy(file, place / "model.onnx")
         for name in ("netzip.json", "golden.npz"):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from netzip_mlflow import folders
 from netzip_mlflow.errors import InputError, NetzipError, Problem, did_you_mean
 from netzip_mlflow.metrics import machine
 
@@ -66,6 +66,11 @@ class Job:
         """How far a step has come, from 0 to 1."""
         self.options.progress(what, done)
 
+    def release(self, folder: Path) -> None:
+        """Remove what is needed no more, unless writes wait that may need it."""
+        if not self.tracker.outbox.unsent:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def fingerprint(self, session: Session) -> tuple[dict[str, Any], str]:
         """The machine and the runtime that measured, and their digest."""
         found = machine.fingerprint(session.describe())
@@ -91,27 +96,35 @@ def job(
 
     `join`: the id of another process's parent run to work below, which it ends.
 
+    What commands that were killed have left among the temporary files is removed first; everything
+    that lands there until the end, lands in the work folder.
+
     When the tracking server goes away for good, the work folder is moved into the current folder
     (or stays where it is), and the error names it.
 
     Raises:
         NetzipError: the temporary folder cannot be written.
     """
-    from netzip_mlflow.tracking import killed_on_sigterm
+    from netzip_mlflow.tracking import ended_by_signals
 
     try:
-        folder = Path(tempfile.mkdtemp(prefix="netzip-"))
+        folders.sweep()
+        folder = folders.make()
     except OSError as error:
         raise NetzipError(f"no temporary folder can be made: {error}; set TMPDIR") from error
     try:
-        parent = tracker.joined(kind, join, folder=folder) if join else None
-        with killed_on_sigterm(), parent or tracker.parent(kind, name, folder=folder) as run:
+        parent = tracker.parent(kind, name, folder=folder)
+        if join:
+            parent = tracker.joined(kind, join, folder=folder)
+        with ended_by_signals(), folders.temporary_files_in(folder), parent as run:
             yield Job(options, tracker, run, folder)
     except InputError as error:  # found only now: a run exists, so it is no longer status 2
         raise NetzipError(str(error)) from error
     finally:
-        if not tracker.keeps:
-            shutil.rmtree(folder, ignore_errors=True)
+        if tracker.keeps:
+            folders.disown(folder)
+        else:
+            folders.remove(folder)
 
 
 def describe_recipe(run: Run, recipe: Recipe, task: Task) -> None:

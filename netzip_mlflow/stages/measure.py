@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import platform
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from netzip_mlflow import folders
 from netzip_mlflow.errors import InputError, Problem
 from netzip_mlflow.recipe import MeasureSpec, ScoreSpec
 from netzip_mlflow.stages import measurement
@@ -58,8 +58,8 @@ def measure(
         InputError: a model that cannot be fetched or read, no baseline, models of several tasks.
     """
     tracker = open_tracker(options)
-    with tempfile.TemporaryDirectory(prefix="netzip-") as fetched:
-        subjects = _subjects(tracker, Path(fetched), uris, baseline)
+    with folders.temporary() as fetched:
+        subjects = _subjects(tracker, fetched, uris, baseline)
         session = _open(subjects, recipe, adapter, threads)
         with job("measure", "measure", options, tracker) as work:
             work.run.log(tags=version_tag())

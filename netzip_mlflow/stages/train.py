@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netzip_mlflow import models, techniques, training
+from netzip_mlflow import folders, models, techniques, training
 from netzip_mlflow.cache import keys
 from netzip_mlflow.cache.sources import package_digest
 from netzip_mlflow.deployable import Exports, deploy, file_digest
@@ -235,12 +235,10 @@ def from_uri(uri: str, task: Task) -> Twin:
     Raises:
         InputError: there is none, or it does not fit the data.
     """
-    import tempfile
-
     from netzip_mlflow.tracking.models import twin_folder
 
-    with tempfile.TemporaryDirectory() as folder:
-        twin = _loaded(uri, *twin_folder(uri, Path(folder)))
+    with folders.temporary() as folder:
+        twin = _loaded(uri, *twin_folder(uri, folder))
     if twin.input.shape != task.shape or twin.classes != task.classes:
         raise InputError(
             f"model.uri: {uri} takes {twin.input.shape} and knows {len(twin.classes)} classes; the "

@@ -18,7 +18,7 @@ from netzip_mlflow.search.study import Failed, GivenBack
 from netzip_mlflow.stages import candidates, measurement
 from netzip_mlflow.stages.untrained import Untrained
 from netzip_mlflow.tasks import OutOfReach
-from netzip_mlflow.tracking import Killed
+from netzip_mlflow.tracking import Killed, stopped
 
 if TYPE_CHECKING:
     import optuna
@@ -81,7 +81,11 @@ class Trials:
             TrialPruned: it cannot become better than the best, by its bound.
         """
         with self.quiet.working():
-            return self._walked(trial)
+            try:
+                return self._walked(trial)
+            finally:
+                if trial.number in self.made:
+                    self.work.release(self.made[trial.number].folder)
 
     def _walked(self, trial: optuna.Trial) -> float | tuple[float, ...]:
         from optuna.exceptions import TrialPruned
@@ -107,6 +111,9 @@ class Trials:
             candidates.give_up(made, "not ended: the time was over, or the search was interrupted")
             raise
         except Exception as error:  # a technique may be anyone's code; its run says what
+            if (stop := stopped()) is not None:  # and this is what became of it in there
+                candidates.give_up(made, "not ended: the search was interrupted")
+                raise stop from error
             candidates.fail(made, error)
             self.work.say(f"{name} failed: {made.error}")
             raise Failed(made.error) from error

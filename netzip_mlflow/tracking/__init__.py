@@ -10,7 +10,13 @@ from __future__ import annotations
 
 from netzip_mlflow.tracking.reachable import check_reachable, tracking_uri
 from netzip_mlflow.tracking.runs import Run, Tracker
-from netzip_mlflow.tracking.signals import Killed, asked_on_sigint, killed_on_sigterm
+from netzip_mlflow.tracking.signals import (
+    Killed,
+    asked_on_sigint,
+    ended_by_signals,
+    ending,
+    stopped,
+)
 
 __all__ = [
     "Killed",
@@ -18,6 +24,8 @@ __all__ = [
     "Tracker",
     "asked_on_sigint",
     "check_reachable",
-    "killed_on_sigterm",
+    "ended_by_signals",
+    "ending",
+    "stopped",
     "tracking_uri",
 ]

@@ -11,6 +11,7 @@ from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.tracking.faults import reason
 from netzip_mlflow.tracking.reachable import check_reachable
+from netzip_mlflow.tracking.tables import have_tables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,6 +49,7 @@ def opened(uri: str) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     mlflow.set_tracking_uri(uri)
     try:
+        have_tables(uri)
         return mlflow.MlflowClient(uri)
     except store_errors() as error:
         raise InputError(

@@ -19,7 +19,7 @@ from netzip_mlflow.tracking.faults import transient
 from netzip_mlflow.tracking.opening import experiment_named, opened, store_errors
 from netzip_mlflow.tracking.outbox import Outbox
 from netzip_mlflow.tracking.reaper import owner_tags, reap
-from netzip_mlflow.tracking.signals import Killed
+from netzip_mlflow.tracking.signals import Killed, deferred, ending, stopped
 from netzip_mlflow.tracking.unsent import Unsent, rescue
 from netzip_mlflow.tracking.writes import Sender, Write, new_id
 
@@ -127,7 +127,7 @@ class Tracker:
         Raises:
             TrackingLost: the server did not come back; everything else is as the block raised it.
         """
-        with self._lasting(Run(self, kind, name, resume=self._resumed), folder) as run:
+        with self._lasting(lambda: Run(self, kind, name, resume=self._resumed), folder) as run:
             yield run
 
     @contextlib.contextmanager
@@ -137,25 +137,33 @@ class Tracker:
         Raises:
             TrackingLost: as `parent`.
         """
-        with self._lasting(Run(self, kind, "", resume=run_id, attach=True), folder) as run:
+        with self._lasting(lambda: Run(self, kind, "", resume=run_id, attach=True), folder) as run:
             yield run
 
     @contextlib.contextmanager
-    def _lasting(self, run: Run, folder: Path | None) -> Iterator[Run]:
-        patience_s = patience.PATIENCE_S
+    def _lasting(self, begin: Callable[[], Run], folder: Path | None) -> Iterator[Run]:
+        run, status, reason = None, "FINISHED", ""
         try:
+            with deferred():  # a run that is there is known here
+                run = begin()
             yield run
         except (Killed, KeyboardInterrupt) as stop:
-            patience_s = patience.HURRIED_S
-            run.end("KILLED", f"stopped by {type(stop).__name__}")
+            status, reason = "KILLED", f"stopped by {str(stop) or 'Ctrl-C'}"
             raise
         except BaseException as error:
-            run.end("FAILED", str(error) or type(error).__name__)
+            status, reason = "FAILED", str(error) or type(error).__name__
+            if (stop := stopped()) is not None:  # and this is what a library made of it
+                status, reason = "KILLED", f"stopped by {str(stop) or 'Ctrl-C'}"
+                raise stop from error
             raise
-        else:
-            run.end("FINISHED")
         finally:
-            self._settle(folder, patience_s)
+            hurried = status == "KILLED"
+            with ending():
+                try:
+                    if run is not None:
+                        run.end(status, reason)
+                finally:
+                    self._settle(folder, patience.HURRIED_S if hurried else patience.PATIENCE_S)
 
     def _settle(self, folder: Path | None, patience_s: float) -> None:
         """Send what waits; what cannot be is kept, whatever ends the wait."""
@@ -252,8 +260,9 @@ class Run:
     ) -> Run:
         """A run below this one (shown below `below`, another run's id); it ends by its own `end`,
         or with this one."""
-        run = Run(self._tracker, kind, name, parent=self, below=below, tags=tags)
-        self._children.append(run)
+        with deferred():  # a run that is there is known here
+            run = Run(self._tracker, kind, name, parent=self, below=below, tags=tags)
+            self._children.append(run)
         return run
 
     def other(self, kind: str, run_id: str) -> Run:

@@ -1,8 +1,11 @@
-"""SIGTERM and Ctrl-C in the middle of a candidate."""
+"""Signals in the middle of a candidate."""
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
+import sys
 
 import pytest
 
@@ -28,14 +31,21 @@ def held(folder, until, kill):
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "says"),
-    [(signal.SIGTERM, 143, "ended by SIGTERM"), (signal.SIGINT, 130, "interrupted")],
-    ids=["SIGTERM", "Ctrl-C"],
+    ("numbers", "status", "says"),
+    [
+        ([signal.SIGTERM], 143, "ended by SIGTERM"),
+        ([signal.SIGINT], 130, "interrupted"),
+        ([signal.SIGHUP], 129, "ended by SIGHUP"),
+        ([signal.SIGINT] * 2, 130, "interrupted"),
+        ([signal.SIGINT, signal.SIGTERM], 130, "interrupted"),
+    ],
+    ids=["SIGTERM", "Ctrl-C", "SIGHUP", "Ctrl-C twice", "Ctrl-C and SIGTERM"],
 )
-def test_a_stop_ends_every_run_as_killed(folder, held, number, status, says):
+def test_a_stop_ends_every_run_as_killed(folder, held, numbers, status, says):
     before = folder.states()
     assert {before[name] for name in ("quick", "baseline", "held")} == {"RUNNING"}
-    held.send_signal(number)
+    for number in numbers:
+        held.send_signal(number)
     out, err = held.communicate(timeout=60)
     assert held.returncode == status
     assert out == ""
@@ -44,7 +54,8 @@ def test_a_stop_ends_every_run_as_killed(folder, held, number, status, says):
     assert set(folder.states().values()) == {"KILLED"}
     found = {run.info.run_name: run for run in folder.runs()}
     for run in found.values():
-        assert run.data.tags["netzip.reason"].startswith("stopped by ")
+        shown = "Ctrl-C" if numbers[0] == signal.SIGINT else numbers[0].name
+        assert run.data.tags["netzip.reason"] == f"stopped by {shown}"
     assert folder.scratch() == [], "its work folder is gone"
 
     # what was measured before it is in the store
@@ -53,3 +64,18 @@ def test_a_stop_ends_every_run_as_killed(folder, held, number, status, says):
         assert {"accuracy/top1", "speed/chats", "size/disk_bytes"} <= set(metrics)
         assert found[name].outputs.model_outputs, "its model is logged"
     assert found["held"].data.metrics == {}
+
+
+def test_a_terminal_that_is_closed(folder, until):
+    """Progress is shown there: nothing can be written any more, and every run ends all the same."""
+    pid, terminal = pty.fork()
+    if pid == 0:  # it leads a session whose terminal this is
+        os.chdir(folder.path)
+        command = [sys.executable, "-m", "netzip_mlflow", "compress", "quick.yaml", *HOLD]
+        os.execve(command[0], command, folder.environment)  # noqa: S606
+    until((folder.path / "holding").exists, "the candidate is being made")
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert set(folder.states().values()) == {"KILLED"}
+    assert os.waitstatus_to_exitcode(status) == 129
+    assert folder.scratch() == []

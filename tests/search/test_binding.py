@@ -7,6 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from netzip_mlflow import processes
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.search import leader
 from netzip_mlflow.search import study as studies
@@ -105,7 +106,7 @@ def test_a_study_that_someone_works_on_is_not_started_over(storage, study):
     with leader.leading(study), pytest.raises(InputError, match="another process leads it"):
         start_over(storage, "s")
     with pytest.warns(UserWarning, match="Heartbeat"):
-        study.ask().set_user_attr(studies.OWNER, studies.me())
+        study.ask().set_user_attr(studies.OWNER, processes.me())
     with pytest.raises(InputError, match="makes one of its trials"):
         start_over(storage, "s")
     assert len(study.trials) == 2

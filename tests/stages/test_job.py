@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from netzip_mlflow import folders
 from netzip_mlflow.errors import InputError, NetzipError, TrackingLost
 from netzip_mlflow.stages.job import chosen, flattened, job, open_tracker
+from netzip_mlflow.tracking import Killed
 
 
 @pytest.fixture
@@ -41,6 +47,137 @@ def test_the_work_folder_lasts_as_long_as_the_run(workplace, scratch, fault):
     (run,) = tracker.client.search_runs([tracker.experiment_id])
     status = {type(None): "FINISHED", NetzipError: "FAILED", KeyboardInterrupt: "KILLED"}
     assert run.info.status == status[type(fault)]
+
+
+@pytest.mark.parametrize("first", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("second", ["SIGTERM", "SIGINT"])
+def test_a_second_signal_while_runs_are_ended(workplace, scratch, monkeypatch, first, second):
+    """It comes when the first of three runs has just been ended."""
+    tracker = open_tracker(workplace)
+    end, sent = tracker.client.set_terminated, []
+
+    def interrupted(*arguments, **named):
+        end(*arguments, **named)
+        if not sent:
+            sent.append(second)
+            os.kill(os.getpid(), getattr(signal, second))
+
+    monkeypatch.setattr(tracker.client, "set_terminated", interrupted)
+
+    def work() -> None:
+        with job("compress", "digits", workplace, tracker) as at_work:
+            at_work.run.child("baseline", "baseline")
+            at_work.run.child("candidate", "half")
+            os.kill(os.getpid(), getattr(signal, first))
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt if first == "SIGINT" else Killed):
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert sent == [second]
+    runs = tracker.client.search_runs([tracker.experiment_id])
+    assert [run.info.status for run in runs] == ["KILLED"] * 3
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_signal_of_which_a_library_makes_its_own_fault(workplace, scratch):
+    """torch's export, in the middle of an import: `module has no attribute`."""
+    tracker = open_tracker(workplace)
+
+    def work() -> None:
+        with job("compress", "digits", workplace, tracker):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except Killed:
+                raise NetzipError("torch cannot export the network") from None
+
+    with pytest.raises(Killed, match="SIGTERM"):
+        work()
+    (run,) = tracker.client.search_runs([tracker.experiment_id])
+    assert (run.info.status, run.data.tags["netzip.reason"]) == ("KILLED", "stopped by SIGTERM")
+
+
+@pytest.mark.parametrize("kind", ["parent", "child"])
+def test_a_signal_while_a_run_is_made(workplace, scratch, monkeypatch, kind):
+    """The store has it already, and nobody else knows its id."""
+    tracker = open_tracker(workplace)
+    create, sent = tracker.client.create_run, []
+
+    def interrupted(*arguments, **named):
+        run = create(*arguments, **named)
+        if named["tags"]["netzip.kind"] == kind:
+            sent.append(kind)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return run
+
+    monkeypatch.setattr(tracker.client, "create_run", interrupted)
+
+    def work() -> None:
+        with job("parent", "digits", workplace, tracker) as at_work:
+            at_work.run.child("child", "half")
+
+    with pytest.raises(Killed):
+        work()
+    assert sent == [kind]
+    runs = tracker.client.search_runs([tracker.experiment_id])
+    assert {run.info.status for run in runs} == {"KILLED"}
+    assert list(scratch.iterdir()) == []
+
+
+# Works in a folder, and waits for a word that never comes.
+VICTIM = """
+import sys, tempfile
+from netzip_mlflow.stages.job import Options, job, open_tracker
+options = Options(sys.argv[1], experiment="tests")
+with job("compress", "victim", options, open_tracker(options)) as work:
+    (work.folder / "model.onnx").write_bytes(b"measured")
+    tempfile.mkdtemp()
+    print(work.folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_job_left_is_removed_by_the_next(workplace, scratch):
+    command = [sys.executable, "-c", VICTIM, workplace.tracking_uri]
+    with subprocess.Popen(
+        command,
+        env=os.environ | {"TMPDIR": str(scratch)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip())
+        try:
+            with job("compress", "digits", workplace, open_tracker(workplace)) as at_work:
+                assert {at_work.folder, left} == {*scratch.iterdir()}, "a living one keeps its own"
+        finally:
+            process.kill()
+    assert list(scratch.iterdir()) == [left]
+    with job("compress", "digits", workplace, open_tracker(workplace)) as at_work:
+        assert list(scratch.iterdir()) == [at_work.folder]
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_folder_goes_before_the_end_unless_writes_wait(workplace, lost):
+    tracker, leave = lost
+
+    def work() -> None:
+        with job("search", "digits", workplace, tracker) as at_work:
+            for name in ("trial-0", "trial-1"):
+                (at_work.folder / name).mkdir()
+            at_work.release(at_work.folder / "trial-0")
+            leave()
+            at_work.run.log({"accuracy/top1": 0.5})
+            at_work.release(at_work.folder / "trial-1")
+            at_work.release(at_work.folder / "trial-2")
+            names = {path.name for path in at_work.folder.iterdir()}
+            assert {"trial-0", "trial-1"} & names == {"trial-1"}
+
+    with pytest.raises(TrackingLost):
+        work()
 
 
 @pytest.fixture
@@ -80,6 +217,12 @@ def test_what_was_measured_is_kept_when_the_server_is_lost(workplace, scratch, l
         work()
     (kept,) = tmp_path.glob("netzip-unsent-*")
     assert f"what was measured is in {kept}" in str(caught.value)
+    assert sorted(path.name for path in kept.iterdir()) == [
+        ".tmp",
+        "model.onnx",
+        "owner.json",
+        "unsent.json",
+    ]
     assert (kept / "model.onnx").read_bytes() == b"measured"
     assert list(scratch.iterdir()) == []
 
@@ -120,6 +263,7 @@ def test_it_is_kept_where_it_is_when_the_current_folder_is_gone(
         work()
     (kept,) = scratch.iterdir()
     assert str(kept) in str(caught.value)
+    folders.sweep()
     assert (kept / "model.onnx").read_bytes() == b"measured"
 
 

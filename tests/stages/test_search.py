@@ -12,10 +12,25 @@ from optuna.trial import TrialState
 
 from netzip_mlflow.report import search_plots
 from netzip_mlflow.search import told
+from netzip_mlflow.stages import search as stage
 from netzip_mlflow.stages import show
 from netzip_mlflow.tracking import Run
 
 FIGURES, NOTE = search_plots.figures, Run.note  # as they are where nothing replaces them
+
+
+def test_a_judged_trials_file_goes_with_it(searched, monkeypatch):
+    """200 of them take what 200 networks take."""
+    follow, left = stage.searched.follow, []
+
+    def noted(work, trials, ended):
+        left.extend(work.folder.rglob("trial-*/*"))
+        follow(work, trials, ended)
+
+    monkeypatch.setattr(stage.searched, "follow", noted)
+    found = searched(short=True)
+    assert found.trials == 8
+    assert left == []
 
 
 def test_every_trial_is_a_run_with_the_same_figures(searched, client):

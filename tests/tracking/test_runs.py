@@ -117,8 +117,8 @@ class TestEnd:
             (ValueError("odd"), "FAILED", "odd"),
             (RuntimeError(), "FAILED", "RuntimeError"),
             (SystemExit(0), "FAILED", "0"),
-            (KeyboardInterrupt(), "KILLED", "stopped by KeyboardInterrupt"),
-            (Killed("SIGTERM"), "KILLED", "stopped by Killed"),
+            (KeyboardInterrupt(), "KILLED", "stopped by Ctrl-C"),
+            (Killed("SIGTERM"), "KILLED", "stopped by SIGTERM"),
         ],
         ids=["ours", "any", "wordless", "exit", "ctrl-c", "sigterm"],
     )
@@ -145,7 +145,7 @@ class TestEnd:
         with pytest.raises(Killed):
             work()
         noted = read(tracker, runs[0]).data.tags["mlflow.note.content"]
-        assert noted == "**killed**: stopped by Killed\n\n3 of 9 trials"
+        assert noted == "**killed**: stopped by SIGTERM\n\n3 of 9 trials"
 
     def test_a_note_of_a_run_that_ends_well_stays(self, tracker):
         with tracker.parent("search", "digits") as parent:

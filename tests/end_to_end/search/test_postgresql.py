@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -101,3 +103,35 @@ class TestBadInput:
         said = refused(url, url)
         assert "it holds the tables of something else (MLflow's?)" in said
         assert "options=-csearch_path%3DSCHEMA" in said
+
+
+# Waits for the others, and opens both databases, as the first commands in them do.
+FIRST = """
+import sys, time
+from pathlib import Path
+from netzip_mlflow.search import study
+from netzip_mlflow.tracking import Tracker
+tracking, storage, number = sys.argv[1:]
+Path(number).touch()
+while len(list(Path().iterdir())) < 3:
+    time.sleep(0.01)
+tracker = Tracker(tracking, "tests")
+tracker.client.create_run(tracker.experiment_id)
+study.create(study.open_storage(storage), "s")
+"""
+
+
+def test_three_that_are_the_first_make_the_tables_once(tmp_path, postgresql):
+    tracking, storage = (postgresql.url(postgresql.database()) for _ in range(2))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FIRST, tracking, storage, str(number)],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    for process in processes:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err[-3000:]
