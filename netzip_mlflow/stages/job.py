@@ -67,8 +67,8 @@ class Job:
         self.options.progress(what, done)
 
     def release(self, folder: Path) -> None:
-        """Remove what is needed no more, unless writes wait that may need it."""
-        if not self.tracker.outbox.unsent:
+        """Remove what is needed no more, unless some of it is still to be sent."""
+        if not self.tracker.outbox.waits_for(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
     def fingerprint(self, session: Session) -> tuple[dict[str, Any], str]:
