@@ -12,7 +12,7 @@ from pathlib import Path
 
 from netzip_mlflow.processes import dead, me
 
-__all__ = ["make", "remove", "sweep", "temporary", "temporary_files_in"]
+__all__ = ["disown", "make", "remove", "sweep", "temporary", "temporary_files_in"]
 
 PREFIX, OWNER, UNSENT = "netzip-", "owner.json", "unsent.json"
 FILES = ".tmp"  # a name that no candidate has
@@ -42,6 +42,11 @@ def remove(folder: Path) -> None:
             with contextlib.suppress(OSError):
                 path.unlink()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def disown(folder: Path) -> None:
+    """A folder that stays after its process, if it is still there: no sweep removes it."""
+    (folder / OWNER).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -135,15 +135,17 @@ def job(
     except OSError as error:
         raise NetzipError(f"no temporary folder can be made: {error}; set TMPDIR") from error
     try:
-        begin = tracker.parent(kind, name, folder=folder)
+        parent = tracker.parent(kind, name, folder=folder)
         if join:
-            begin = tracker.joined(kind, join, folder=folder)
-        with ended_by_signals(), folders.temporary_files_in(folder), begin as run:
+            parent = tracker.joined(kind, join, folder=folder)
+        with ended_by_signals(), folders.temporary_files_in(folder), parent as run:
             yield Job(options, tracker, run, folder)
     except InputError as error:  # found only now: a run exists, so it is no longer status 2
         raise NetzipError(str(error)) from error
     finally:
-        if not tracker.keeps:
+        if tracker.keeps:
+            folders.disown(folder)
+        else:
             folders.remove(folder)
 
 

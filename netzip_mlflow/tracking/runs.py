@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import time
@@ -129,8 +128,7 @@ class Tracker:
         Raises:
             TrackingLost: the server did not come back; everything else is as the block raised it.
         """
-        begin = functools.partial(Run, self, kind, name, resume=self._resumed)
-        with self._lasting(begin, folder) as run:
+        with self._lasting(lambda: Run(self, kind, name, resume=self._resumed), folder) as run:
             yield run
 
     @contextlib.contextmanager
@@ -140,8 +138,7 @@ class Tracker:
         Raises:
             TrackingLost: as `parent`.
         """
-        begin = functools.partial(Run, self, kind, "", resume=run_id, attach=True)
-        with self._lasting(begin, folder) as run:
+        with self._lasting(lambda: Run(self, kind, "", resume=run_id, attach=True), folder) as run:
             yield run
 
     @contextlib.contextmanager
@@ -161,12 +158,12 @@ class Tracker:
                 raise stop from error
             raise
         finally:
+            hurried = status == "KILLED"
             with ending():
                 try:
                     if run is not None:
                         run.end(status, reason)
                 finally:
-                    hurried = status == "KILLED"
                     self._settle(folder, patience.HURRIED_S if hurried else patience.PATIENCE_S)
 
     def _settle(self, folder: Path | None, patience_s: float) -> None:

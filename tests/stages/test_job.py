@@ -54,7 +54,7 @@ def test_the_work_folder_lasts_as_long_as_the_run(workplace, scratch, fault):
 def test_a_second_signal_while_runs_are_ended(workplace, scratch, monkeypatch, first, second):
     """It comes when the first of three runs has just been ended."""
     tracker = open_tracker(workplace)
-    end, sent = tracker.client.set_terminated, []
+    end, sent = tracker.sender.client.set_terminated, []
 
     def interrupted(*arguments, **named):
         end(*arguments, **named)
@@ -62,7 +62,7 @@ def test_a_second_signal_while_runs_are_ended(workplace, scratch, monkeypatch, f
             sent.append(second)
             os.kill(os.getpid(), getattr(signal, second))
 
-    monkeypatch.setattr(tracker.client, "set_terminated", interrupted)
+    monkeypatch.setattr(tracker.sender.client, "set_terminated", interrupted)
 
     def work() -> None:
         with job("compress", "digits", workplace, tracker) as at_work:
@@ -103,16 +103,16 @@ def test_a_signal_of_which_a_library_makes_its_own_fault(workplace, scratch):
 def test_a_signal_while_a_run_is_made(workplace, scratch, monkeypatch, kind):
     """The store has it already, and nobody else knows its id."""
     tracker = open_tracker(workplace)
-    create, sent = tracker.client.create_run, []
+    create, sent = tracker.sender.client.create_run, []
 
     def interrupted(*arguments, **named):
         run = create(*arguments, **named)
-        if named["tags"]["netzip.kind"] == kind:
+        if run.data.tags["netzip.kind"] == kind:
             sent.append(kind)
             os.kill(os.getpid(), signal.SIGTERM)
         return run
 
-    monkeypatch.setattr(tracker.client, "create_run", interrupted)
+    monkeypatch.setattr(tracker.sender.client, "create_run", interrupted)
 
     def work() -> None:
         with job("parent", "digits", workplace, tracker) as at_work:
@@ -161,20 +161,20 @@ def test_what_a_killed_job_left_is_removed_by_the_next(workplace, scratch):
     assert list(scratch.iterdir()) == []
 
 
-def test_a_folder_goes_before_the_end_unless_writes_wait(workplace, lost):
+def test_a_folder_goes_before_the_end_unless_it_is_still_to_be_sent(workplace, lost):
     tracker, leave = lost
 
     def work() -> None:
         with job("search", "digits", workplace, tracker) as at_work:
+            leave()
             for name in ("trial-0", "trial-1"):
                 (at_work.folder / name).mkdir()
-            at_work.release(at_work.folder / "trial-0")
-            leave()
+                (at_work.folder / name / "layers.csv").write_text("layer\n")
             at_work.run.log({"accuracy/top1": 0.5})
-            at_work.release(at_work.folder / "trial-1")
-            at_work.release(at_work.folder / "trial-2")
-            names = {path.name for path in at_work.folder.iterdir()}
-            assert {"trial-0", "trial-1"} & names == {"trial-1"}
+            at_work.run.artifact(at_work.folder / "trial-1" / "layers.csv")
+            for name in ("trial-0", "trial-1", "trial-2"):
+                at_work.release(at_work.folder / name)
+            assert [path.name for path in at_work.folder.glob("trial-*")] == ["trial-1"]
 
     with pytest.raises(TrackingLost):
         work()

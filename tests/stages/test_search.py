@@ -24,7 +24,7 @@ def test_a_judged_trials_file_goes_with_it(searched, monkeypatch):
     follow, left = stage.searched.follow, []
 
     def noted(work, trials, ended):
-        left.extend(work.folder.glob("trial-*/*"))
+        left.extend(work.folder.rglob("trial-*/*"))
         follow(work, trials, ended)
 
     monkeypatch.setattr(stage.searched, "follow", noted)
