@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from netzip_mlflow.recipe.reading import Dumper
+from netzip_mlflow.recipe.syntax import Dumper
 
 __all__ = [
     "Augment",
