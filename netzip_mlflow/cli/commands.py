@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from netzip_mlflow.cli.arguments import (
     parts,
     read_recipe,
 )
+from netzip_mlflow.cli.output import Command, stdout
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError, Problem
 
@@ -49,10 +51,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+command = functools.partial(app.command, cls=Command)
 FAILED, INFEASIBLE = 1, 3
 
 
-@app.command()
+@command()
 def compress(
     path: RecipeArgument = None,
     recipe: RecipeOption = None,
@@ -91,7 +94,7 @@ def compress(
         raise typer.Exit(INFEASIBLE)
 
 
-@app.command()
+@command()
 def train(
     path: RecipeArgument = None,
     recipe: RecipeOption = None,
@@ -123,7 +126,7 @@ def train(
     )
 
 
-@app.command()
+@command()
 def search(
     path: RecipeArgument = None,
     recipe: RecipeOption = None,
@@ -185,7 +188,11 @@ def search(
         )
         found = search_recipe(loaded, options, request)
     if found is None:
-        typer.echo(f"{study}: led by another process, which compares and reports")
+        _emit(
+            as_json,
+            lambda: {"study": study, "leads": False},
+            lambda: f"{study}: led by another process, which compares and reports",
+        )
         return
     from netzip_mlflow.stages import show
 
@@ -195,7 +202,7 @@ def search(
         raise typer.Exit(INFEASIBLE)
 
 
-@app.command()
+@command()
 def measure(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="MODEL...", help="models:/, runs:/ or paths")
@@ -274,7 +281,7 @@ def measure(
     _emit(as_json, lambda: show.measure_object(found), lambda: show.measure_text(found))
 
 
-@app.command()
+@command()
 def compare(
     run_ids: Annotated[
         list[str] | None, typer.Argument(metavar="RUN...", help="ids of runs or parents")
@@ -301,7 +308,7 @@ def compare(
     _emit(as_json, lambda: show.compare_object(run_id, groups), lambda: show.compare_text(groups))
 
 
-@app.command()
+@command()
 def score(
     table: Annotated[
         Path, typer.Argument(metavar="TABLE.csv", help="measured figures, the baseline first")
@@ -344,7 +351,7 @@ def score(
     _emit(as_json, lambda: show.score_object(rows, basis), lambda: show.score_text(rows, basis))
 
 
-@app.command()
+@command()
 def validate(
     path: RecipeArgument = None,
     recipe: RecipeOption = None,
@@ -353,12 +360,10 @@ def validate(
     """Read a recipe and report everything that is wrong with it."""
     loaded = read_recipe(path, recipe, overrides, None, None)
     count = len(loaded.candidates)
-    typer.echo(
-        f"{loaded.name}: valid, {count} candidate{'s' * (count != 1)}, digest {loaded.digest()}"
-    )
+    _print(f"{loaded.name}: valid, {count} candidate{'s' * (count != 1)}, digest {loaded.digest()}")
 
 
-@app.command()
+@command()
 def init(
     path: Annotated[Path, typer.Argument(help="the file to write")] = Path("recipe.yaml"),
 ) -> None:
@@ -366,10 +371,10 @@ def init(
     from netzip_mlflow.stages.starter import write
 
     write(path)
-    typer.echo(f"{path}: written; next: netzip validate {path} && netzip compress {path}")
+    _print(f"{path}: written; next: netzip validate {path} && netzip compress {path}")
 
 
-@app.command("list")
+@command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="techniques, models, data or metrics")],
     as_json: JsonOption = False,
@@ -382,7 +387,7 @@ def list_(
     _emit(as_json, lambda: table, lambda: "\n".join(f"{k:<{width}}  {v}" for k, v in table.items()))
 
 
-@app.command()
+@command()
 def doctor(tracking_uri: UriOption = None, as_json: JsonOption = False) -> None:
     """What this machine can measure, and with what."""
     from netzip_mlflow.stages import catalogue
@@ -392,7 +397,7 @@ def doctor(tracking_uri: UriOption = None, as_json: JsonOption = False) -> None:
     _emit(as_json, lambda: facts, lambda: "\n".join(f"{k:<22} {v}" for k, v in facts.items()))
 
 
-@app.command()
+@command()
 def export(
     model: Annotated[str, typer.Argument(help="models:/..., runs:/... or a path")],
     folder: Annotated[Path, typer.Argument(help="where to put it")],
@@ -406,10 +411,10 @@ def export(
         from netzip_mlflow.stages.export import export as run
 
         written = run(model, folder, opset, tracking_uri=options.tracking_uri)
-    typer.echo(f"{folder}: {', '.join(written)}")
+    _print(f"{folder}: {', '.join(written)}")
 
 
-@app.command()
+@command()
 def resend(
     folder: Annotated[Path, typer.Argument(help="netzip-unsent-..., as a message named it")],
     tracking_uri: Annotated[
@@ -422,7 +427,7 @@ def resend(
     from netzip_mlflow.progress import watching
     from netzip_mlflow.stages.resend import resend as run
 
-    with watching(quiet) as (_, say), contextlib.redirect_stdout(sys.stderr):
+    with watching(quiet) as (_, say):
         resent = run(folder, tracking_uri, say)
     _emit(as_json, resent.as_object, resent.as_text)
     if resent.left:
@@ -433,12 +438,12 @@ def resend(
 def _options(
     experiment: str | None, store: str | None, quiet: bool, cache: bool = True
 ) -> Iterator[Options]:
-    """Options of a run, with progress shown while it lasts; stdout is for the result alone."""
+    """Options of a run, with progress shown while it lasts."""
     from netzip_mlflow.progress import watching
     from netzip_mlflow.stages.job import Options
 
     assert store is not None  # noqa: S101 (only a dry run, or one without a store, has none)
-    with watching(quiet) as (progress, say), contextlib.redirect_stdout(sys.stderr):
+    with watching(quiet) as (progress, say):
         warn = _warn if quiet else say
         yield Options(store, experiment or None, _command(), progress, say, cache, warn)
 
@@ -461,4 +466,11 @@ def _print_plan(recipe: Recipe, only: tuple[str, ...], as_json: bool) -> None:
 
 
 def _emit(as_json: bool, value: Callable[[], Any], text: Callable[[], str]) -> None:
-    typer.echo(json.dumps(value(), indent=2) if as_json else text())
+    said = json.dumps(value(), indent=2) if as_json else ""
+    with stdout():  # a text is laid out for the terminal that it is written to
+        typer.echo(said or text())
+
+
+def _print(text: str) -> None:
+    with stdout():
+        typer.echo(text)

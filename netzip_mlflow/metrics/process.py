@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from netzip_mlflow import interpreter
 from netzip_mlflow.errors import InputError, NetzipError, Problem
 
 __all__ = ["FreshProcess", "Memory", "fresh_process"]
@@ -44,16 +44,13 @@ def fresh_process(path: str | Path, threads: int) -> FreshProcess:
         InputError: when the file cannot be loaded there.
         NetzipError: when the process fails otherwise or takes longer than five minutes.
     """
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", __name__, str(Path(path).resolve()), str(threads)]
+    command = interpreter.command(__name__, str(Path(path).resolve()), str(threads))
     try:
         done = subprocess.run(
             command,
-            env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=TIMEOUT_SECONDS,
             check=False,
         )
@@ -85,7 +82,7 @@ class Memory:
     def reset(self) -> None:
         """Start anew: the peak counts from here, and the resident set is taken."""
         try:
-            (self._proc / "clear_refs").write_text("5")
+            (self._proc / "clear_refs").write_text("5", encoding="utf-8")
         except OSError:
             self._life_peak: int | None = _life_peak()
         else:
@@ -104,7 +101,7 @@ class Memory:
 
     def _status(self, field: str) -> int:
         try:
-            lines = (self._proc / "status").read_text().splitlines()
+            lines = (self._proc / "status").read_text(encoding="utf-8").splitlines()
         except OSError:
             return 0
         found = (line.split() for line in lines if line.startswith(f"{field}:"))

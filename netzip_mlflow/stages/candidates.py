@@ -214,7 +214,7 @@ def inspect_and_judge(
 
 
 def _manifest(made: Candidate) -> dict[str, Any]:
-    return json.loads((made.folder / MANIFEST).read_text())
+    return json.loads((made.folder / MANIFEST).read_text(encoding="utf-8"))
 
 
 def _check_count(made: Candidate, found: Measurement) -> None:
@@ -231,7 +231,7 @@ def _check_count(made: Candidate, found: Measurement) -> None:
 
 def _write_layers(made: Candidate, found: Measurement) -> None:
     named = _manifest(made)["layers"]
-    with (made.folder / "layers.csv").open("w", newline="") as file:
+    with (made.folder / "layers.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(
             [
@@ -263,7 +263,7 @@ def _write_layers(made: Candidate, found: Measurement) -> None:
 
 def _write_classes(made: Candidate, found: Measurement) -> None:
     rows = found.per_class or found.evaluations["test"].per_class
-    with (made.folder / "per_class.csv").open("w", newline="") as file:
+    with (made.folder / "per_class.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows(rows)

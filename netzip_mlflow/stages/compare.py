@@ -256,7 +256,7 @@ def _figures(work: Job, frame: pd.DataFrame, choice: Choice, folder: str = "") -
     texts = {}
     for name, figure in plots.figures(frame, best=choice.best).items():
         plots.save(figure, place / f"{name}.png")
-        texts[name] = plots.save(figure, place / f"{name}.svg").read_text()
+        texts[name] = plots.save(figure, place / f"{name}.svg").read_text(encoding="utf-8")
     work.run.artifact(place, f"{folder}/plots".lstrip("/"))
     return texts
 
@@ -264,8 +264,8 @@ def _figures(work: Job, frame: pd.DataFrame, choice: Choice, folder: str = "") -
 def _artifacts(work: Job, frame: pd.DataFrame, page: str, folder: str = "") -> None:
     place = work.folder / "comparison" / folder
     place.mkdir(parents=True, exist_ok=True)
-    table.comparison(frame).to_csv(place / "comparison.csv", index=False)
-    (place / "report.html").write_text(page)
+    table.comparison(frame).to_csv(place / "comparison.csv", index=False, encoding="utf-8")
+    (place / "report.html").write_text(page, encoding="utf-8")
     work.run.artifact(place, folder or None)
 
 

@@ -6,10 +6,11 @@ import contextlib
 import math
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from netzip_mlflow import interpreter
 
 if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
@@ -47,7 +48,7 @@ def crew(
         return
     file = work.folder / "search.yaml"
     file.write_text(recipe.to_yaml(), encoding="utf-8")
-    command = [sys.executable, "-m", "netzip_mlflow", "search", str(file), "--quiet"]
+    command = interpreter.command("netzip_mlflow", "search", str(file), "--quiet")
     command += ["--study", study, "--storage", storage]
     command += ["--tracking-uri", work.options.tracking_uri]
     command += [] if work.options.experiment is None else ["--experiment", work.options.experiment]

@@ -22,7 +22,7 @@ import numpy as np
 import onnxruntime
 
 folder = Path(__file__).parent
-classes = json.loads((folder / "netzip.json").read_text())["classes"]
+classes = json.loads((folder / "netzip.json").read_text(encoding="utf-8"))["classes"]
 session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
 for scores in session.run(None, {"images": np.load(sys.argv[1])})[0]:
     print(classes[scores.argmax()])
@@ -67,7 +67,7 @@ def export(
         if opset is not None:
             _convert(place, opset)
         if (place / "netzip.json").exists():
-            (place / "predict.py").write_text(PREDICT)
+            (place / "predict.py").write_text(PREDICT, encoding="utf-8")
         try:
             shutil.copytree(place, folder, dirs_exist_ok=True)
         except OSError as error:
@@ -107,7 +107,7 @@ def _convert(place: Path, opset: int) -> None:
     if described.exists():
         import hashlib
 
-        manifest = json.loads(described.read_text())
+        manifest = json.loads(described.read_text(encoding="utf-8"))
         manifest["opset"]["ai.onnx"] = opset
         manifest["model_digest"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-        described.write_text(json.dumps(manifest, indent=2) + "\n")
+        described.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -56,7 +56,9 @@ def finish(work: Job, trials: Trials, name: str, url: str, exports: Exports) -> 
     recipe, best = trials.recipe, told.ranked(told.ended(trials.study))
     spec = recipe.search or SearchSpec()
     place = work.folder / "trials.csv"
-    pd.DataFrame(told.rows(trials.study, spec.objectives)).to_csv(place, index=False)
+    pd.DataFrame(told.rows(trials.study, spec.objectives)).to_csv(
+        place, index=False, encoding="utf-8"
+    )
     work.run.artifact(place)
     if not best:
         raise NetzipError("no trial was judged: every one failed, or was stopped early")

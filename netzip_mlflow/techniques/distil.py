@@ -126,5 +126,5 @@ def _read(arguments: str | None) -> dict[str, Any]:
     found = syntax.parse(arguments)
     json.dumps(found, allow_nan=False)
     if not isinstance(found, dict):
-        raise ValueError(f"it is {type(found).__name__}")
+        raise ValueError(f"it is {type(found).__name__}")  # noqa: TRY004 (as all here)
     return found
