@@ -185,9 +185,16 @@ class StageCache:
 
 
 def timed(technique: Technique, twin: Twin, context: Context) -> Applied:
-    """A technique applied, without a cache."""
+    """A technique applied, without a cache.
+
+    Raises:
+        NetzipError: as the technique does, and where its code would end the process.
+    """
     start = time.monotonic()
-    result = technique.apply(twin, context)
+    try:
+        result = technique.apply(twin, context)
+    except SystemExit as ended:
+        raise NetzipError(f"{technique.label()} called for an exit ({ended.code})") from ended
     return Applied(result, time.monotonic() - start)
 
 

@@ -79,29 +79,32 @@ def _convert(place: Path, opset: int) -> None:
     """Replace model.onnx by the same in another opset, if it answers the same."""
     import numpy as np
     import onnx
-    import onnxruntime
     from onnx import version_converter
 
+    from netzip_mlflow.runtimes.onnxruntime import ERRORS, in_memory
+
+    refusals = (
+        version_converter.ConvertError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    )
     file = place / "model.onnx"
     model = onnx.load(file)
-    current = next(o.version for o in model.opset_import if not o.domain)
-    problem = Problem("--opset", f"{opset} cannot be had from {current}", "another opset, or none")
+    current = next((o.version for o in model.opset_import if not o.domain), "none")
+    what, allowed = f"{opset} cannot be had from {current}", "another opset, or none"
     try:
+        onnx.checker.check_model(model)  # the converter takes a sound one for granted
         converted = version_converter.convert_version(model, opset)
         onnx.checker.check_model(converted)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(Problem("--opset", f"{problem.what}: {reason}", problem.allowed)) from None
-    shape = [d.dim_value or 1 for d in model.graph.input[0].type.tensor_type.shape.dim]
-    images = np.random.default_rng(0).random(shape, dtype=np.float32)
-    answers = []
-    for each in (model, converted):
-        session = onnxruntime.InferenceSession(
-            each.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
-        answers.append(session.run(None, {model.graph.input[0].name: images})[0])
+        (given,) = model.graph.input
+        shape = [d.dim_value or 1 for d in given.type.tensor_type.shape.dim]
+        images = np.random.default_rng(0).random(shape, dtype=np.float32)
+        answers = [in_memory(each)({given.name: images})[0] for each in (model, converted)]
+    except (*ERRORS, *refusals) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(Problem("--opset", f"{what}: {reason}", allowed)) from None
     if not np.allclose(*answers, atol=TOLERANCE):
-        raise InputError(Problem("--opset", f"{problem.what}: its answers differ", problem.allowed))
+        raise InputError(Problem("--opset", f"{what}: its answers differ", allowed))
     onnx.save(converted, file)
     described = place / "netzip.json"
     if described.exists():
