@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 
+QUOTED, LISTED = 4000, 100  # characters of one part of a message, lines of all
+
+
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """A hint such as ``did you mean 'ptq'?``, or an empty string when nothing is close."""
     close = difflib.get_close_matches(str(given), list(allowed), n=1, cutoff=0.6)
@@ -40,10 +43,17 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
+        text = f"{_short(self.where)}: {_short(self.what)}" if self.where else _short(self.what)
         if self.allowed:
-            text += f"; allowed: {self.allowed}"
+            text += f"; allowed: {_short(self.allowed)}"
         return f"{text} ({self.hint})" if self.hint else text
+
+
+def _short(text: str) -> str:
+    """A text of any length, a value that was given for instance, as a message may quote it."""
+    if len(text) <= QUOTED:
+        return text
+    return f"{text[: QUOTED // 2]}... ({len(text):,} characters) ...{text[-QUOTED // 4 :]}"
 
 
 class NetzipError(Exception):
@@ -65,7 +75,10 @@ class InputError(NetzipError):
         self.problems: tuple[Problem, ...] = tuple(problems)
         self.source = source
         prefix = f"{source}: " if source else ""
-        super().__init__("\n".join(f"{prefix}{p}" for p in self.problems))
+        lines = [f"{prefix}{p}" for p in self.problems[:LISTED]]
+        if len(self.problems) > LISTED:
+            lines.append(f"{prefix}and {len(self.problems) - LISTED:,} more problems")
+        super().__init__("\n".join(lines))
 
 
 class TrackingUnavailable(InputError):

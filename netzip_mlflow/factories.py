@@ -36,10 +36,10 @@ def import_function(path: str, where: str) -> Callable[..., Any]:
         sys.path.append(str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
+        function = getattr(module, name, None)
     except (Exception, SystemExit) as error:  # it is anyone's code
         what = f"{module_name} cannot be imported: {_told(error)}"
         raise InputError(Problem(where, what)) from error
-    function = getattr(module, name, None)
     if not callable(function):
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         what = f"{module_name} has no function {name!r}"
@@ -83,7 +83,7 @@ def call(
     """Call a user's function by keywords.
 
     Raises:
-        InputError: it does not take these arguments; what it raises itself passes through.
+        InputError: it does not take these arguments, or raises something of its own.
     """
     try:
         inspect.signature(function).bind(**arguments)
@@ -91,4 +91,10 @@ def call(
         what = f"{path} cannot be called with {', '.join(arguments) or 'no arguments'}: {error}"
         allowed = f"{path.partition(':')[2]}{inspect.signature(function)}"
         raise InputError(Problem(f"{section}.arguments", what, allowed)) from None
-    return function(**arguments)
+    try:
+        return function(**arguments)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # it is anyone's code
+        what = f"{path} fails with these arguments: {_told(error)}"
+        raise InputError(Problem(f"{section}.arguments", what)) from error

@@ -379,7 +379,8 @@ def _fast_bfloat16(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     flags = Path("/proc/cpuinfo")
     return flags.exists() and any(
-        name in flags.read_text() for name in ("avx512_bf16", "amx_bf16", " bf16 ")
+        name in flags.read_text(encoding="utf-8", errors="replace")
+        for name in ("avx512_bf16", "amx_bf16", " bf16 ")
     )
 
 

@@ -172,7 +172,9 @@ class Twin:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             save_file(tensors, folder / WEIGHTS)
-            (folder / DESCRIPTION).write_text(json.dumps(self._description(), indent=2) + "\n")
+            (folder / DESCRIPTION).write_text(
+                json.dumps(self._description(), indent=2) + "\n", encoding="utf-8"
+            )
         except (OSError, SafetensorError) as error:
             raise NetzipError(f"{folder}: cannot be written: {error}") from error
 
@@ -192,7 +194,7 @@ class Twin:
         from safetensors.torch import load_file
 
         try:
-            saved = json.loads((folder / DESCRIPTION).read_text())
+            saved = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
             tensors = load_file(folder / WEIGHTS)
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"no twin can be read: {error}", str(folder)) from None

@@ -166,7 +166,7 @@ class StageCache:
                 return made
             files = {name: _digest(partial / name) for name in (WEIGHTS, DESCRIPTION)}
             entry = {"format": FORMAT, "files": files, **about}
-            (partial / ENTRY).write_text(json.dumps(entry, indent=2) + "\n")
+            (partial / ENTRY).write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
             if _size(partial) > self.limit:
                 note(f"not cached: {_size(partial):,} bytes, the cache holds {self.limit:,}")
                 return made
@@ -191,15 +191,22 @@ class StageCache:
 
 
 def timed(technique: Technique, twin: Twin, context: Context) -> Applied:
-    """A technique applied, without a cache."""
+    """A technique applied, without a cache.
+
+    Raises:
+        NetzipError: as the technique does, and where its code would end the process.
+    """
     start = time.monotonic()
-    result = technique.apply(twin, context)
+    try:
+        result = technique.apply(twin, context)
+    except SystemExit as ended:
+        raise NetzipError(f"{technique.label()} called for an exit ({ended.code})") from ended
     return Applied(result, time.monotonic() - start)
 
 
 def _load(folder: Path, allow: frozenset[str]) -> tuple[Twin, float]:
     """The twin of an entry whose files are those that were stored, and the seconds that it took."""
-    entry = json.loads((folder / ENTRY).read_text())
+    entry = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
     for name in (WEIGHTS, DESCRIPTION):
         if _digest(folder / name) != entry["files"][name]:
             raise ValueError(f"{name} is not what was stored")

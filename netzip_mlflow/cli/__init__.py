@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from netzip_mlflow.cli import output
 from netzip_mlflow.cli.commands import app
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import NetzipError
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # On a busy machine torch's threads that spin at a barrier wait for one that is not scheduled:
     # epochs of a small network took 4 to 10 times as long. It is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    output.encodable()
     try:
         app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
     except NetzipError as error:
@@ -47,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
                 sys.stderr.write(f"netzip: ended by {error}\n")
             sys.exit(KILLED[str(error)])
         raise
+    finally:
+        if arguments is None:  # the process is the command's own, and ends with it
+            output.no_more()
     sys.exit(0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import sys
@@ -33,6 +34,7 @@ from netzip_mlflow.cli.arguments import (
     parts,
     read_recipe,
 )
+from netzip_mlflow.cli.output import Command, stdout
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError, Problem
 
@@ -50,10 +52,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+command = functools.partial(app.command, cls=Command)
 FAILED, INFEASIBLE = 1, 3
 
 
-@app.command()
+@command()
 def compress(
     path: RecipeArgument = None,
     recipe: RecipeOption = None,
@@ -92,7 +95,7 @@ def compress(
         raise typer.Exit(INFEASIBLE)
 
 
-@app.command()
+@command()
 def train(
     path: RecipeArgument = None,
     recipe: RecipeOption = None,
@@ -124,7 +127,7 @@ def train(
     )
 
 
-@app.command()
+@command()
 def search(
     path: RecipeArgument = None,
     recipe: RecipeOption = None,
@@ -190,7 +193,11 @@ def search(
         )
         found = search_recipe(loaded, options, request)
     if found is None:
-        typer.echo(f"{study}: led by another process, which compares and reports")
+        _emit(
+            as_json,
+            lambda: {"study": study, "leads": False},
+            lambda: f"{study}: led by another process, which compares and reports",
+        )
         return
     from netzip_mlflow.stages import show
 
@@ -200,7 +207,7 @@ def search(
         raise typer.Exit(INFEASIBLE)
 
 
-@app.command()
+@command()
 def measure(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="MODEL...", help="models:/, runs:/ or paths")
@@ -279,7 +286,7 @@ def measure(
     _emit(as_json, lambda: show.measure_object(found), lambda: show.measure_text(found))
 
 
-@app.command()
+@command()
 def compare(
     run_ids: Annotated[
         list[str] | None, typer.Argument(metavar="RUN...", help="ids of runs or parents")
@@ -306,7 +313,7 @@ def compare(
     _emit(as_json, lambda: show.compare_object(run_id, groups), lambda: show.compare_text(groups))
 
 
-@app.command()
+@command()
 def score(
     table: Annotated[
         Path, typer.Argument(metavar="TABLE.csv", help="measured figures, the baseline first")
@@ -349,7 +356,7 @@ def score(
     _emit(as_json, lambda: show.score_object(rows, basis), lambda: show.score_text(rows, basis))
 
 
-@app.command()
+@command()
 def validate(
     path: RecipeArgument = None,
     recipe: RecipeOption = None,
@@ -358,12 +365,10 @@ def validate(
     """Read a recipe and report everything that is wrong with it."""
     loaded = read_recipe(path, recipe, overrides, None, None)
     count = len(loaded.candidates)
-    typer.echo(
-        f"{loaded.name}: valid, {count} candidate{'s' * (count != 1)}, digest {loaded.digest()}"
-    )
+    _print(f"{loaded.name}: valid, {count} candidate{'s' * (count != 1)}, digest {loaded.digest()}")
 
 
-@app.command()
+@command()
 def init(
     path: Annotated[Path, typer.Argument(help="the file to write")] = Path("recipe.yaml"),
 ) -> None:
@@ -371,10 +376,10 @@ def init(
     from netzip_mlflow.stages.starter import write
 
     write(path)
-    typer.echo(f"{path}: written; next: netzip validate {path} && netzip compress {path}")
+    _print(f"{path}: written; next: netzip validate {path} && netzip compress {path}")
 
 
-@app.command("list")
+@command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="techniques, models, data or metrics")],
     as_json: JsonOption = False,
@@ -387,7 +392,7 @@ def list_(
     _emit(as_json, lambda: table, lambda: "\n".join(f"{k:<{width}}  {v}" for k, v in table.items()))
 
 
-@app.command()
+@command()
 def doctor(tracking_uri: UriOption = None, as_json: JsonOption = False) -> None:
     """What this machine can measure, and with what."""
     from netzip_mlflow.stages import catalogue
@@ -397,7 +402,7 @@ def doctor(tracking_uri: UriOption = None, as_json: JsonOption = False) -> None:
     _emit(as_json, lambda: facts, lambda: "\n".join(f"{k:<22} {v}" for k, v in facts.items()))
 
 
-@app.command()
+@command()
 def export(
     model: Annotated[str, typer.Argument(help="models:/..., runs:/... or a path")],
     folder: Annotated[Path, typer.Argument(help="where to put it")],
@@ -411,10 +416,10 @@ def export(
         from netzip_mlflow.stages.export import export as run
 
         written = run(model, folder, opset, tracking_uri=options.tracking_uri)
-    typer.echo(f"{folder}: {', '.join(written)}")
+    _print(f"{folder}: {', '.join(written)}")
 
 
-@app.command()
+@command()
 def resend(
     folder: Annotated[Path, typer.Argument(help="netzip-unsent-..., as a message named it")],
     tracking_uri: Annotated[
@@ -427,7 +432,7 @@ def resend(
     from netzip_mlflow.progress import watching
     from netzip_mlflow.stages.resend import resend as run
 
-    with watching(quiet) as (_, say), contextlib.redirect_stdout(sys.stderr):
+    with watching(quiet) as (_, say):
         resent = run(folder, tracking_uri, say)
     _emit(as_json, resent.as_object, resent.as_text)
     if resent.left:
@@ -438,12 +443,12 @@ def resend(
 def _options(
     experiment: str | None, store: str | None, quiet: bool, cache: bool = True
 ) -> Iterator[Options]:
-    """Options of a run, with progress shown while it lasts; stdout is for the result alone."""
+    """Options of a run, with progress shown while it lasts."""
     from netzip_mlflow.progress import watching
     from netzip_mlflow.stages.job import Options
 
     assert store is not None  # noqa: S101 (only a dry run, or one without a store, has none)
-    with watching(quiet) as (progress, say), contextlib.redirect_stdout(sys.stderr):
+    with watching(quiet) as (progress, say):
         warn = _warn if quiet else say
         yield Options(store, experiment or None, _command(), progress, say, cache, warn)
 
@@ -466,7 +471,9 @@ def _print_plan(recipe: Recipe, only: tuple[str, ...], as_json: bool) -> None:
 
 
 def _emit(as_json: bool, value: Callable[[], Any], text: Callable[[], str]) -> None:
-    typer.echo(json.dumps(_finite(value()), indent=2, allow_nan=False) if as_json else text())
+    said = json.dumps(_finite(value()), indent=2, allow_nan=False) if as_json else ""
+    with stdout():  # a text is laid out for the terminal that it is written to
+        typer.echo(said or text())
 
 
 def _finite(value: Any) -> Any:
@@ -476,3 +483,8 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print(text: str) -> None:
+    with stdout():
+        typer.echo(text)

@@ -19,8 +19,8 @@ def load(spec: DataSpec) -> Source:
     It returns a `Source`, or the mapping of arrays that `arrays.from_arrays` describes.
 
     Raises:
-        InputError: the function cannot be imported, does not take these arguments, or returns
-            something else. What the function itself raises passes through.
+        InputError: the function cannot be imported, does not take these arguments, fails, or
+            returns something else.
     """
     path = spec.factory or ""
     made = call(import_function(path, "data.factory"), spec.arguments, path, "data")

@@ -36,6 +36,7 @@ from netzip_mlflow.runtimes.onnxruntime import ERRORS
 
 __all__ = ["STANDARD", "Graph", "bit_width", "inner_graphs", "read_model"]
 
+NUMBERS = 2**28  # that a constant may be unpacked to: 1 GiB in single precision
 STANDARD = ("", "ai.onnx")  # the domain of ONNX's own operators
 
 _BITS = {
@@ -237,7 +238,7 @@ class Graph:
         model.opset_import.extend(self._model.opset_import)
         model.graph.CopyFrom(helper.make_graph([node], "constant", infos, ends))
         if node.domain in STANDARD:
-            arrays = ReferenceEvaluator(model).run(None, feeds)
+            arrays = _reference(model, feeds)
         else:  # the runtime's own operators have no reference implementation
             arrays = _run(model, outputs, feeds)
         self._values.update(zip(outputs, map(np.asarray, arrays), strict=True))
@@ -300,6 +301,19 @@ def inner_graphs(node: NodeProto) -> list[GraphProto]:
     """The graphs inside a control-flow node (If, Loop, Scan)."""
     graphs = [a.g for a in node.attribute if a.type == AttributeProto.GRAPH]
     return graphs + [g for a in node.attribute for g in a.graphs]
+
+
+def _reference(model: ModelProto, feeds: dict[str, np.ndarray]) -> Sequence[Any]:
+    node = model.graph.node[0]
+    if node.op_type in ("ConstantOfShape", "Expand"):  # the last input is a shape
+        sizes = feeds[node.input[-1]]
+        if np.prod(sizes, dtype=float) > NUMBERS:
+            raise InputError(f"the graph cannot be followed: {node.op_type} makes {sizes} numbers")
+    try:
+        return list(ReferenceEvaluator(model).run(None, feeds))
+    except Exception as error:  # a file may be anyone's, and ONNX's own code does not check
+        text = f"{node.op_type} {node.name!r}: {type(error).__name__}: {error}"
+        raise InputError(f"the graph cannot be followed: {' '.join(text.split())}") from error
 
 
 def _run(model: ModelProto, outputs: list[str], feeds: dict[str, np.ndarray]) -> Sequence[Any]:

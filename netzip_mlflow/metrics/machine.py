@@ -91,7 +91,7 @@ def _rapl(root: Path) -> EnergySource:
         return EnergySource("rapl", False, "no RAPL counter under /sys/class/powercap")
     for counter in counters:
         try:
-            int(counter.read_text())
+            int(counter.read_text(encoding="utf-8"))
         except PermissionError:
             reason = f"no permission to read /{counter.relative_to(root)}"
             return EnergySource("rapl", False, reason)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from netzip_mlflow import interpreter
 from netzip_mlflow.errors import InputError, NetzipError, Problem
 
 __all__ = ["KEYS", "FreshProcess", "Memory", "fresh_process"]
@@ -48,16 +48,13 @@ def fresh_process(path: str | Path, threads: int) -> FreshProcess:
         InputError: when the file cannot be loaded there.
         NetzipError: when the process fails otherwise or takes longer than five minutes.
     """
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", __name__, str(Path(path).resolve()), str(threads)]
+    command = interpreter.command(__name__, str(Path(path).resolve()), str(threads))
     try:
         done = subprocess.run(
             command,
-            env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=TIMEOUT_SECONDS,
             check=False,
         )
@@ -98,7 +95,7 @@ class Memory:
     def reset(self) -> None:
         """Start anew: the peak counts from here, and the resident set is taken."""
         try:
-            (self._proc / "clear_refs").write_text("5")
+            (self._proc / "clear_refs").write_text("5", encoding="utf-8")
         except OSError:
             self._life_peak: int | None = _life_peak()
         else:
@@ -117,7 +114,7 @@ class Memory:
 
     def _status(self, field: str) -> int:
         try:
-            lines = (self._proc / "status").read_text().splitlines()
+            lines = (self._proc / "status").read_text(encoding="utf-8").splitlines()
         except OSError:
             return 0
         found = (line.split() for line in lines if line.startswith(f"{field}:"))

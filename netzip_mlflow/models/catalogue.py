@@ -110,8 +110,7 @@ def build_factory(
 
     Raises:
         InputError: the function cannot be imported, does not take the arguments, returns no
-            module, or the module does not take such images. What the function itself raises
-            passes through.
+            module, or fails, or the module does not take such images.
     """
     from torch import nn
 

@@ -75,7 +75,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), checks: Sequence[Check
     problems: list[Problem] = []
     recipe: Recipe | None = None
     try:
-        recipe = Recipe.model_validate_json(json.dumps(raw, default=str), strict=True)
+        recipe = Recipe.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         problems += [problem(e) for e in error.errors()]
     problems += _candidate_names(raw)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
+from netzip_mlflow.recipe import syntax
 
-__all__ = ["Dumper", "Loader", "as_written", "locate", "read", "variables"]
+__all__ = ["as_written", "locate", "read", "variables"]
 
 PATHS = (("data", "path"), ("model", "weights"))  # the keys that a variable is expanded in
 NO_PATH = "pretrained"  # what `model.weights` may say instead of a file
@@ -30,16 +29,17 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any
     """
     file = Path(path)
     try:
-        raw = yaml.load(file.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506 (a SafeLoader)
+        with file.open("rb") as opened:  # what is too large is not read to its end
+            raw = syntax.parse(opened.read(syntax.LIMIT + 1))
     except FileNotFoundError:
         near = sorted(p.name for p in file.parent.glob("*.yaml")) if file.parent.is_dir() else []
         allowed = f"the recipes there: {', '.join(near)}" if near else "an existing file"
         hint = did_you_mean(file.name, near)
         raise InputError(Problem("", "no such file", allowed, hint), str(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except syntax.Unreadable as error:
+        raise InputError(str(error), str(path)) from None
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
         raise InputError(f"cannot be read: {error}", str(path)) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"is not valid YAML: {' '.join(str(error).split())}", str(path)) from None
     if not isinstance(raw, dict):
         raise InputError(f"must be a mapping of keys, is {type(raw).__name__}", str(path))
     problems: list[Problem] = []
@@ -47,51 +47,22 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any
     for override in overrides:
         _override(raw, override, problems)
     _expand_shorthand(raw)
-    try:
-        problems += _misplaced(raw, "")
-    except RecursionError:
-        raise InputError("holds a YAML alias that contains itself", str(path)) from None
+    problems += _misplaced(raw, "")
     _anchor_paths(raw, file.parent, problems)
     return raw, problems
-
-
-class Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and reads 1e-3 as a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str | int | float):
-                raise yaml.YAMLError(f"key {key!r} is no text, {key_node.start_mark}")
-            if key in seen:
-                raise yaml.YAMLError(f"key {key!r} is given twice, {key_node.start_mark}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-class Dumper(yaml.SafeDumper):
-    """Safe YAML that quotes the texts which `Loader` would read as numbers."""
-
-
-for _kind in (Loader, Dumper):
-    _kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-        list("-+0123456789."),
-    )
 
 
 def _override(raw: dict[str, Any], text: str, problems: list[Problem]) -> None:
     """Set what `key.path=value` names; sections that are absent are made."""
     key, separator, value = text.partition("=")
-    if not separator or not key.strip():
+    if not separator or not key.strip() or syntax.NO_TEXT.search(key):
         problems.append(Problem(f"--set {text!r}", "must be key.path=value"))
         return
+    if key.count(".") >= syntax.DEPTH:
+        problems.append(Problem(f"--set {text!r}", f"a path of over {syntax.DEPTH} keys"))
+        return
     try:
-        parsed = yaml.load(value, Loader=Loader)  # noqa: S506 (a SafeLoader)
+        parsed = syntax.parse(value)
         *parents, last = key.strip().split(".")
         place: Any = raw
         for part in parents:
@@ -100,9 +71,8 @@ def _override(raw: dict[str, Any], text: str, problems: list[Problem]) -> None:
                 place[step] = {}
             place = place[step]
         place[_step(place, last)] = parsed
-    except yaml.YAMLError as error:
-        reason = f"the value is not valid YAML: {' '.join(str(error).split())}"
-        problems.append(Problem(f"--set {text!r}", reason))
+    except syntax.Unreadable as error:
+        problems.append(Problem(f"--set {text!r}", f"the value {error}"))
     except LookupError as error:
         problems.append(Problem(f"--set {text!r}", str(error.args[0])))
 
@@ -114,8 +84,8 @@ def _step(place: Any, part: str) -> str | int:
         LookupError: `place` has no parts, or is a list without that position.
     """
     if isinstance(place, list):
-        if not part.isdigit() or int(part) >= len(place):
-            allowed = f"0 to {len(place) - 1}"
+        if not part.isdecimal() or len(part) > 9 or int(part) >= len(place):
+            allowed = f"0 to {len(place) - 1}" if place else "none, it is empty"
             raise LookupError(f"{part!r} is no position in the list; allowed: {allowed}")
         return int(part)
     if not isinstance(place, dict):

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from netzip_mlflow.factories import paths
-from netzip_mlflow.recipe.reading import Dumper
+from netzip_mlflow.recipe.syntax import Dumper
 
 __all__ = [
     "Augment",

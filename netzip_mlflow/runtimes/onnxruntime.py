@@ -27,6 +27,8 @@ __all__ = ["ERRORS", "Adapter", "OrtSession", "executed", "in_memory", "load"]
 ERRORS = (
     MemoryError,  # of a failed allocation, as std::bad_alloc
     RuntimeError,
+    MemoryError,
+    ValueError,
     state.EPFail,
     state.Fail,
     state.InvalidArgument,
@@ -342,6 +344,8 @@ def _image_input(
 ) -> tuple[str, type[np.generic]]:
     """Name and dtype of the one image input."""
     inputs = session.get_inputs()
+    if not session.get_outputs():
+        raise InputError(Problem(str(path), "has no output", "one output, the scores"))
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         given = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs) or "none"
         raise InputError(Problem(str(path), f"inputs are {given}", "one input of 4 axes"))

@@ -8,23 +8,52 @@ The locks end with their process, however it ends.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
+import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["Quiet"]
+from netzip_mlflow.errors import InputError, NetzipError
+
+__all__ = ["Quiet", "check"]
 
 PATIENCE_S, POLL_S = 300.0, 0.005  # a process that was stopped holds its lock
 
 
-class Quiet:
-    """A process among those that share `folder`; outside of `working` it holds nothing."""
+def check() -> None:
+    """Raise where processes cannot let each other measure.
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    Raises:
+        InputError: the system has no locks that are shared (Windows).
+    """
+    if find_spec("fcntl") is None:
+        raise InputError(
+            "search: its trials wait for each other through fcntl, which this system lacks; "
+            "allowed: Linux or macOS (compress, train, measure and compare run here)"
+        )
+
+
+def _shared() -> Path:
+    """The folder of this user; by number, which a user without an entry in passwd has too."""
+    user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
+    return Path(tempfile.gettempdir()) / f"netzip-{user}"
+
+
+class Quiet:
+    """A process among those that share `folder` (one of this user's own unless another is given);
+    outside of `working` it holds nothing."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        folder = folder or _shared()
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._turn, self._gate = (os.open(folder / name, flags) for name in ("turn", "gate"))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._turn, self._gate = (os.open(folder / name, flags) for name in ("turn", "gate"))
+        except OSError as error:
+            raise NetzipError(f"no lock can be opened: {error}; set TMPDIR") from error
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:

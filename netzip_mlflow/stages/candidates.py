@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -213,7 +214,7 @@ def inspect_and_judge(
 
 
 def _manifest(made: Candidate) -> dict[str, Any]:
-    return json.loads((made.folder / MANIFEST).read_text())
+    return json.loads((made.folder / MANIFEST).read_text(encoding="utf-8"))
 
 
 def _check_count(made: Candidate, found: Measurement) -> None:
@@ -310,7 +311,8 @@ def _write_log(made: Candidate) -> None:
 def parameters(chain: Sequence[Technique]) -> Iterator[tuple[str, Any]]:
     """A chain's parameters as run params: `technique/1.finetune/epochs`, defaults too."""
     for position, technique in enumerate(chain):
-        where = f"technique/{position}.{technique.label().split('(')[0]}"
+        named = re.sub(r"[^\w. -]", "_", technique.label().partition("(")[0])[:100]
+        where = f"technique/{position}.{named}"
         for key, value in dataclasses.asdict(technique).items():  # type: ignore[call-overload]
             yield f"{where}/{key}", value
 

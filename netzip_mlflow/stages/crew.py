@@ -6,11 +6,11 @@ import contextlib
 import math
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from netzip_mlflow import interpreter
 from netzip_mlflow.tracking import ending
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def crew(
         return
     file = work.folder / "search.yaml"
     file.write_text(recipe.to_yaml(), encoding="utf-8")
-    command = [sys.executable, "-m", "netzip_mlflow", "search", str(file), "--quiet"]
+    command = interpreter.command("netzip_mlflow", "search", str(file), "--quiet")
     command += ["--study", study]
     command += [] if work.options.experiment is None else ["--experiment", work.options.experiment]
     command += [] if work.options.cache else ["--no-cache"]

@@ -25,7 +25,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime would report to its ma
 import onnxruntime
 
 folder = Path(__file__).parent
-classes = json.loads((folder / "netzip.json").read_text())["classes"]
+classes = json.loads((folder / "netzip.json").read_text(encoding="utf-8"))["classes"]
 session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
 for scores in session.run(None, {"images": np.load(sys.argv[1])})[0]:
     print(classes[scores.argmax()])
@@ -70,7 +70,7 @@ def export(
         if opset is not None:
             _convert(place, opset)
         if (place / "netzip.json").exists():
-            (place / "predict.py").write_text(PREDICT)
+            (place / "predict.py").write_text(PREDICT, encoding="utf-8")
         try:
             shutil.copytree(place, folder, dirs_exist_ok=True)
         except OSError as error:
@@ -82,35 +82,38 @@ def _convert(place: Path, opset: int) -> None:
     """Replace model.onnx by the same in another opset, if it answers the same."""
     import numpy as np
     import onnx
-    import onnxruntime
     from onnx import version_converter
 
+    from netzip_mlflow.runtimes.onnxruntime import ERRORS, in_memory
+
+    refusals = (
+        version_converter.ConvertError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    )
     file = place / "model.onnx"
     model = onnx.load(file)
-    current = next(o.version for o in model.opset_import if not o.domain)
-    problem = Problem("--opset", f"{opset} cannot be had from {current}", "another opset, or none")
+    current = next((o.version for o in model.opset_import if not o.domain), "none")
+    what, allowed = f"{opset} cannot be had from {current}", "another opset, or none"
     try:
+        onnx.checker.check_model(model)  # the converter takes a sound one for granted
         converted = version_converter.convert_version(model, opset)
         onnx.checker.check_model(converted)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(Problem("--opset", f"{problem.what}: {reason}", problem.allowed)) from None
-    shape = [d.dim_value or 1 for d in model.graph.input[0].type.tensor_type.shape.dim]
-    images = np.random.default_rng(0).random(shape, dtype=np.float32)
-    answers = []
-    for each in (model, converted):
-        session = onnxruntime.InferenceSession(
-            each.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
-        answers.append(session.run(None, {model.graph.input[0].name: images})[0])
+        (given,) = model.graph.input
+        shape = [d.dim_value or 1 for d in given.type.tensor_type.shape.dim]
+        images = np.random.default_rng(0).random(shape, dtype=np.float32)
+        answers = [in_memory(each)({given.name: images})[0] for each in (model, converted)]
+    except (*ERRORS, *refusals) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(Problem("--opset", f"{what}: {reason}", allowed)) from None
     if not np.allclose(*answers, atol=TOLERANCE):
-        raise InputError(Problem("--opset", f"{problem.what}: its answers differ", problem.allowed))
+        raise InputError(Problem("--opset", f"{what}: its answers differ", allowed))
     onnx.save(converted, file)
     described = place / "netzip.json"
     if described.exists():
         import hashlib
 
-        manifest = json.loads(described.read_text())
+        manifest = json.loads(described.read_text(encoding="utf-8"))
         manifest["opset"]["ai.onnx"] = opset
         manifest["model_digest"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-        described.write_text(json.dumps(manifest, indent=2) + "\n")
+        described.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import shutil
 import traceback
 from collections.abc import Callable, Iterator
@@ -32,6 +34,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+PARAM = re.compile(r"[\w-][\w. -]*")  # a part of a param's name that every store takes
+PARAM_LENGTH, PARAMS = 200, 50  # characters of a whole name; names of one mapping
 
 
 @dataclass(frozen=True)
@@ -168,11 +172,19 @@ def version_tag() -> dict[str, str]:
 
 
 def flattened(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """A nested mapping as (path, plain value) pairs; None is left out, lists become text."""
-    if isinstance(value, dict):
-        parts = [flattened(v, f"{prefix}/{k}" if prefix else str(k)) for k, v in value.items()]
-        return [pair for part in parts for pair in part]
-    return [] if value is None or value == [] else [(prefix, value)]
+    """A nested mapping as (path, plain value) pairs; None is left out, lists become text.
+
+    A mapping below the first with a key that MLflow refuses in a name, or with very many, becomes
+    text as a whole (JSON): the arguments of a user's own function may be called anything.
+    """
+    if not isinstance(value, dict):
+        return [] if value is None or value == [] else [(prefix, value)]
+    parts = [flattened(v, f"{prefix}/{k}" if prefix else str(k)) for k, v in value.items()]
+    pairs = [pair for part in parts for pair in part]
+    named = all(map(PARAM.fullmatch, value)) and all(len(key) <= PARAM_LENGTH for key, _ in pairs)
+    return (
+        pairs if not prefix or (named and len(value) <= PARAMS) else [(prefix, json.dumps(value))]
+    )
 
 
 def chosen(names: list[str], only: tuple[str, ...]) -> list[str]:

@@ -36,7 +36,7 @@ def find_accuracy(path: Path, columns: Mapping[str, str]) -> str:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             headers = [columns.get(h.strip(), h.strip()) for h in next(csv.reader(file), [])]
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, csv.Error):
         headers = []
     bare = [h.removeprefix("accuracy/") for h in headers]
     return next((name for name in ACCURACIES if name in bare), ACCURACIES[0])

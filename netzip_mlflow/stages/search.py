@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import getpass
 import itertools
 import math
 import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +16,9 @@ from netzip_mlflow.cache import StageCache
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.deployable import Exports
 from netzip_mlflow.recipe import SearchSpec
-from netzip_mlflow.search import binding
+from netzip_mlflow.search import binding, quiet
 from netzip_mlflow.search import study as studies
 from netzip_mlflow.search.leader import following, leader, leader_or_claim, leading
-from netzip_mlflow.search.quiet import Quiet
 from netzip_mlflow.stages import candidates, compress, provenance, ray_engine, searched
 from netzip_mlflow.stages.crew import Crew, crew
 from netzip_mlflow.stages.found import Found, finish
@@ -45,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["Request", "search_recipe"]
 
 POLL_S = 0.5
-LOCKS = Path(tempfile.gettempdir()) / f"netzip-{getpass.getuser()}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +68,7 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
         InputError: bad input, before any run exists.
         NetzipError: the baseline failed, or every trial did.
     """
+    quiet.check()
     spec = recipe.search or SearchSpec()
     recipe = recipe.model_copy(update={"search": spec})
     space_of(recipe)
@@ -177,7 +174,7 @@ def _trials(
         limits_of(recipe),
         StageCache.open(allow=recipe.code()) if work.options.cache else None,
         study,
-        Quiet(LOCKS),
+        quiet.Quiet(),
         end,
     )
 
@@ -218,6 +215,6 @@ def _walk(work: Job, trials: Trials, most: int | None = None) -> None:
 
 def default_storage(tracking_uri: str) -> str:
     """The study's database: beside a tracking store of sqlite, else in the current folder."""
-    kind, _, path = tracking_uri.partition(":///")
-    place = Path(path).parent if kind == "sqlite" and path else Path()
+    kind, _, file = tracking_uri.partition("?")[0].partition(":///")
+    place = Path(file).parent if kind == "sqlite" and file else Path()
     return f"sqlite:///{place / 'netzip-search.db'}"

@@ -12,6 +12,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
@@ -358,9 +359,7 @@ def problems(entries: Sequence[Mapping[str, Mapping[str, Any]]], where: str) -> 
         except InputError as error:
             faults += [dataclasses.replace(p, where=place) for p in error.problems]
             continue
-        own = getattr(technique, "problems", None)
-        inside = f"{place}.{name}"
-        faults += own(given, inside) if own else parameter_problems(technique, given, inside)
+        faults += _given_problems(str(name), technique, given, f"{place}.{name}")
         known.append((place, str(name), technique.traits))
     for (place, name, traits), (_, later, _) in itertools.pairwise(known):
         if traits.kind == "deploy":
@@ -372,6 +371,22 @@ def problems(entries: Sequence[Mapping[str, Mapping[str, Any]]], where: str) -> 
         faults += [Problem(place, *undone) for undone in found if undone][:1]
     if known and len(known) == len(entries):
         faults += _contradictions(entries[-1], known, f"{where}[{len(entries) - 1}]")
+    return faults
+
+
+def _given_problems(
+    name: str, technique: type[Technique], given: Mapping[str, Any], where: str
+) -> list[Problem]:
+    """What is wrong with a technique's parameters; of anyone's own, what its class raises too."""
+    ask = getattr(technique, "problems", None) or partial(parameter_problems, technique)
+    if name in TABLE:
+        return ask(given, where)
+    try:
+        faults = ask(given, where)
+        if not faults and not isinstance(label := technique(**given).label(), str):
+            faults = [Problem(where, f"its label is {label!r}", "a text")]
+    except Exception as error:  # noqa: BLE001 (it is anyone's code)
+        faults = [Problem(where, f"{type(error).__name__}: {error}")]
     return faults
 
 

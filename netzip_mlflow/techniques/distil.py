@@ -119,17 +119,12 @@ def _read(arguments: str | None) -> dict[str, Any]:
     Raises:
         ValueError: the text is no YAML mapping that JSON can hold, as a saved twin must.
     """
-    import yaml
-
-    from netzip_mlflow.recipe.reading import Loader
+    from netzip_mlflow.recipe import syntax
 
     if arguments is None:
         return {}
-    try:
-        found = yaml.load(arguments, Loader=Loader)  # noqa: S506 (a SafeLoader)
-        json.dumps(found, allow_nan=False)
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(" ".join(str(error).split())) from None
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise ValueError(f"it is {type(found).__name__}")
+    found = syntax.parse(arguments)
+    json.dumps(found, allow_nan=False)
+    if not isinstance(found, dict):
+        raise ValueError(f"it is {type(found).__name__}")  # noqa: TRY004 (as all here)
     return found

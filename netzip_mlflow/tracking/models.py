@@ -256,7 +256,7 @@ def _require_registered_model(client: MlflowClient, name: str) -> None:
 def _source_run(place: Path) -> str | None:
     import yaml
 
-    description = yaml.safe_load((place / "MLmodel").read_text())
+    description = yaml.safe_load((place / "MLmodel").read_text(encoding="utf-8"))
     if run_id := description.get("run_id"):
         return run_id
     if model_id := description.get("model_id"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netzip_mlflow.databases import without_password
@@ -75,8 +76,15 @@ def experiment_named(client: MlflowClient, name: str) -> str:
     if (known := client.get_experiment_by_name(name)) is not None:
         return known.experiment_id
     try:
-        return client.create_experiment(name)
+        return client.create_experiment(name, _artifacts(client.tracking_uri))
     except MlflowException:
         if (known := client.get_experiment_by_name(name)) is None:
             raise
         return known.experiment_id
+
+
+def _artifacts(uri: str) -> str | None:
+    """Where a new experiment's artifacts lie; None: where MLflow puts them, which reads a local
+    folder's name as if it were part of a URL."""
+    place = Path("mlruns").resolve()
+    return place.as_uri() if uri.startswith("sqlite:") and set("%?#") & set(str(place)) else None

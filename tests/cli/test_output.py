@@ -1,60 +1,90 @@
-"""What leaves a command: JSON that any parser reads, CSV files that no spreadsheet executes."""
+"""Stdout is for the result alone, whatever prints, and in whatever encoding."""
 
 from __future__ import annotations
 
-import csv
 import json
-import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+import yaml
 
-from netzip_mlflow.stages import catalogue
+LOUD = """\
+import atexit, ctypes, os, subprocess, sys
+print("printed by Python")
+os.write(1, b"written to descriptor 1\\n")
+ctypes.CDLL(None).puts(b"printed by C")
+ctypes.CDLL(None).fflush(None)
+subprocess.run([sys.executable, "-c", "print('printed by a process')"])
+atexit.register(print, "printed at the end")
 
-LINK = '=HYPERLINK("http://a.example","here")'
+def f(twin, context):
+    return twin
+"""
+TABLE = "technique,top1,chats_g,disk_mb\nplain,0.9,1,1\n★ schön,0.9,0.5,0.5\n"
 
 
-def refuse(word: str) -> None:
-    raise AssertionError(f"{word} is not JSON")
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64("inf")])
-def test_json_has_null_for_what_is_not_finite(netzip, place, monkeypatch, value):
-    facts = {"plain": 0.5, "alone": value, "deep": [{"a": value, "b": 1}, (value, "x")]}
-    monkeypatch.setattr(catalogue, "examine", lambda _uri: facts)
-    ended = netzip("doctor", "--json")
-    assert json.loads(ended.out, parse_constant=refuse) == {
-        "plain": 0.5,
-        "alone": None,
-        "deep": [{"a": None, "b": 1}, [None, "x"]],
+@pytest.fixture
+def loud(tmp_path: Path) -> Path:
+    """A folder with a recipe whose own technique's module prints in every way."""
+    (tmp_path / "loud.py").write_text(LOUD, encoding="utf-8")
+    recipe = {
+        "name": "loud",
+        "data": {"name": "digits", "test": 0.2},
+        "model": {"name": "lenet5"},
+        "train": {"epochs": 1},
+        "candidates": {"own": ["loud:f"]},
     }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return tmp_path
 
 
-def test_no_file_of_a_run_holds_a_formula(netzip, save, store, arrays, no_pictures):
-    """Neither the names of classes nor what a user's code raises become one."""
-    names = [LINK, "@SUM(A1)", "-cat", "+dog"]
-    np.savez("stripes.npz", **arrays, classes=np.array(names))
-    Path("linking.py").write_text(
-        f"def link(twin, context):\n    from netzip_mlflow.errors import NetzipError\n"
-        f"    raise NetzipError({LINK!r})\n"
+def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "netzip_mlflow", *arguments],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
-    save(candidates={"half": ["half"], "link": ["linking:link"]}, score={"max_drop_points": 100})
-    ended = netzip("compress", "recipe.yaml", "--json", "--quiet")
-    assert ended.status == 0
-    files = {"comparison.csv", "per_class.csv", "layers.csv"}
-    cells = {}
-    for run in store.all_runs():
-        for item in store.list_artifacts(run.info.run_id):
-            if item.path.endswith(".csv"):
-                place = store.download_artifacts(run.info.run_id, item.path)
-                with Path(place).open(newline="", encoding="utf-8") as file:
-                    read = [cell for row in csv.reader(file) for cell in row]
-                cells.setdefault(item.path, []).extend(read)
-    assert set(cells) == files
-    for name, inside in cells.items():
-        bad = [c for c in inside if c.startswith(("=", "+", "-", "@", "\t", "\r"))]
-        numbers = [c for c in bad if c[1:].replace(".", "").replace("e-", "").isdigit()]
-        assert bad == numbers, name
-    assert {f"'{name}" for name in names} <= set(cells["per_class.csv"])
-    assert f"'{LINK}" in cells["comparison.csv"]
+
+
+def test_json_is_alone_whatever_a_users_module_prints(loud: Path) -> None:
+    ended = run(loud, "compress", "r.yaml", "--dry-run", "--json")
+    assert ended.returncode == 0
+    assert isinstance(json.loads(ended.stdout), dict)
+    for way in ("by Python", "to descriptor 1", "by C", "by a process", "at the end"):
+        assert way in ended.stderr
+
+
+def test_a_text_result_is_alone_too(loud: Path) -> None:
+    ended = run(loud, "validate", "r.yaml")
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("loud: valid, 1 candidate, digest ")
+    assert ended.stdout.count("\n") == 1
+
+
+def test_help_reaches_stdout(tmp_path: Path) -> None:
+    ended = run(tmp_path, "validate", "--help")
+    assert "Usage" in ended.stdout
+    assert ended.stderr == ""
+
+
+def test_without_a_stdout_nothing_fails(tmp_path: Path) -> None:
+    command = f"'{sys.executable}' -m netzip_mlflow list metrics --json >&-"
+    ended = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, check=False)
+    assert ended.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("encoding", "star"), [("latin-1", "\\u2605"), ("cp1252", "\\u2605"), ("utf-8", "★")]
+)
+def test_what_an_encoding_lacks_is_escaped(tmp_path: Path, encoding: str, star: str) -> None:
+    (tmp_path / "t.csv").write_text(TABLE, encoding="utf-8")
+    ended = run(tmp_path, "score", "t.csv", PYTHONIOENCODING=encoding)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert f"{star} sch" in ended.stdout

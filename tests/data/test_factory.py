@@ -82,5 +82,5 @@ def test_a_faulty_factory_is_refused(factory: str, keys: dict, message: str) -> 
 
 
 def test_what_the_function_raises_passes_through() -> None:
-    with pytest.raises(LookupError, match="the user's own"):
+    with pytest.raises(InputError, match=r"own_images:failing fails .*LookupError: .*own"):
         open_data(_spec("own_images:failing"), 0)

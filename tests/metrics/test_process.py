@@ -59,6 +59,13 @@ def test_the_process_imports_neither_torch_nor_onnx():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("name", ["random", "types", "json", "numpy"])
+def test_a_users_module_of_pythons_name_stays_theirs(forms, tmp_path, monkeypatch, name):
+    (tmp_path / f"{name}.py").write_text("raise SystemExit(9)", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert fresh_process(forms["float"], 1).metrics["size/load_ms"] > 0
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_reach_the_process(forms, monkeypatch, threads):
     seen = []
