@@ -337,11 +337,13 @@ if __name__ == "__main__":
     if len(sys.argv) == 1:
         serve()
     else:
-        count, seed, only = [*sys.argv[1:], "0", ""][:3]
+        count, seed, only = [*sys.argv[1:], *("0", "0", "")[len(sys.argv) - 1 :]]
         place = Path(tempfile.mkdtemp(prefix="hostile-"))
         found = main(int(count), int(seed), set(filter(None, only.split(","))), place)
         for kind, faults in found.items():
             sys.stdout.write(f"{kind}: {len(faults)}\n  " + "\n  ".join(faults) + "\n")
-        sys.stdout.write(f"{sum(map(len, found.values()))} faults; folders are in {place}\n")
+        inputs = int(count) if not only else "some"
+        faults = sum(map(len, found.values()))
+        sys.stdout.write(f"{inputs} inputs, {faults} faults; folders are in {place}\n")
         if not found:
             shutil.rmtree(place)

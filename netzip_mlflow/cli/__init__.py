@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,12 @@ __all__ = ["app", "main"]
 
 INTERRUPTED = 130
 KILLED = {"SIGTERM": 143, "SIGHUP": 129}  # 128 and the signal's number, as shells say it
+# what the system refuses whatever the command is: no space, no permission, no further file
+NO_ROOM = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "EMFILE", "ENFILE")
+    if hasattr(errno, name)
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -39,6 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             "install netzip-mlflow with its dependencies (edge devices: score and measure only)\n"
         )
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        sys.stderr.write(f"netzip: {error}\n")
+        _explain(str(error))
+        sys.exit(NetzipError.exit_status)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # Typer has caught Ctrl-C, and says nothing
             sys.stderr.write("netzip: interrupted\n")

@@ -165,12 +165,12 @@ class Outbox:
 
     def _pass_over(self) -> None:
         """What the store takes of what waits: a write that never arrives holds up no other run, and
-        of its own run only what needs it."""
+        of its own run only what needs it; an end needs nothing (a disk may be full for files)."""
         failures, held = 0, set()
         if self._health(self._uri) is not None:
             return
         for write in list(self._waiting):
-            if write.run in held:
+            if write.kind != "end" and (write.run in held or failures >= PASSED_OVER):
                 continue
             try:
                 self._deliver(write, True)
@@ -179,8 +179,8 @@ class Outbox:
             except Exception:  # noqa: BLE001 (it stays among what waits)
                 held |= {write.run} if write.kind in {"create", "model"} else set()
                 failures += 1
-                if failures == PASSED_OVER:
+                if write.kind == "end":
                     return
             else:
                 self._waiting.remove(write)
-                failures = 0
+                failures = failures if write.kind == "end" else 0
