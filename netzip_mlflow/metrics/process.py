@@ -171,7 +171,7 @@ def _measure(path: str, threads: int) -> dict[str, dict[str, float] | dict[str, 
 def _main(arguments: list[str], write: Callable[[str], object]) -> int:
     path, threads = arguments
     with contextlib.suppress(OSError):  # where memory runs out, this process goes, not its parent
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     try:
         write(json.dumps(_measure(path, int(threads))))
     except NetzipError as error:

@@ -76,15 +76,17 @@ def experiment_named(client: MlflowClient, name: str) -> str:
     if (known := client.get_experiment_by_name(name)) is not None:
         return known.experiment_id
     try:
-        return client.create_experiment(name, _artifacts(client.tracking_uri))
+        return client.create_experiment(name, _artifacts())
     except MlflowException:
         if (known := client.get_experiment_by_name(name)) is None:
             raise
         return known.experiment_id
 
 
-def _artifacts(uri: str) -> str | None:
+def _artifacts() -> str | None:
     """Where a new experiment's artifacts lie; None: where MLflow puts them, which reads a local
     folder's name as if it were part of a URL."""
-    place = Path("mlruns").resolve()
+    import mlflow
+
+    uri, place = mlflow.get_tracking_uri(), Path("mlruns").resolve()
     return place.as_uri() if uri.startswith("sqlite:") and set("%?#") & set(str(place)) else None

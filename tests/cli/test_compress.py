@@ -112,7 +112,7 @@ class TestStopped:
         from netzip_mlflow.tracking import Killed
 
         def stop(*_given: object) -> None:
-            raise {"KeyboardInterrupt": KeyboardInterrupt, "Killed": Killed}[fault]
+            raise {"KeyboardInterrupt": KeyboardInterrupt(), "Killed": Killed("SIGTERM")}[fault]
 
         monkeypatch.setattr(stage, "baseline", stop)
         ended = netzip("compress", recipe, "--quiet")

@@ -154,7 +154,7 @@ class TestSameInputs:
         for run_id in versions:
             (output,) = trains.client.get_run(run_id).outputs.model_outputs
             trains.client.create_model_version("m", f"models:/{output.model_id}")
-        champion = "model={uri: 'models:/m@champion'}"
+        champion = "model={uri: 'models:/m@champion', allow: ['my_network:make']}"
         runs = []
         for version in ("1", "2", "1"):
             trains.client.set_registered_model_alias("m", "champion", version)
@@ -250,4 +250,5 @@ class TestStoredWhole:
         first = trains()
         self.change_a_weight(trains, first)
         with pytest.raises(InputError, match="is damaged"):
-            trains(f"model={{uri: 'runs:/{first.run_id}'}}", "train=null")
+            model = f"model={{uri: 'runs:/{first.run_id}', allow: ['my_network:make']}}"
+            trains(model, "train=null")

@@ -32,7 +32,7 @@ def test_code_that_only_the_study_names_is_not_imported(
     monkeypatch.setattr(told, "rows", lambda _study, _objectives: [])
     trials: Any = SimpleNamespace(recipe=recipe, study=None, task=None, origin=None, cache=None)
     run = SimpleNamespace(artifact=lambda *_: None)
-    work: Any = SimpleNamespace(folder=tmp_path, run=run, say=lambda _line: None)
+    work: Any = SimpleNamespace(folder=tmp_path, run=run, piece=lambda *_: None)
     with pytest.raises(NetzipError, match="trials name left_behind:"):
         found.finish(work, trials, "s", "sqlite://", None)  # type: ignore[arg-type]
     assert "left_behind" not in sys.modules

@@ -155,7 +155,7 @@ class TestPrepare:
                 prepare(given, task)
             assert "left_behind" not in sys.modules
             allowed = given.model.model_copy(update={"allow": ("left_behind:make",)})
-            with pytest.raises(LookupError):
+            with pytest.raises(InputError, match=r"left_behind:make.*LookupError"):
                 prepare(given.model_copy(update={"model": allowed}), task)
         finally:
             file.write_text(before)
