@@ -463,9 +463,7 @@ OWN = (
 BODIES = (
     *("return None", "raise ValueError('x')", "raise SystemExit(0)", "return {}", "return any"),
     *("print('loud')", "import numpy\n    return {'x_train': numpy.zeros(3), 'y_train': [1]}"),
-    *(
-        "from numpy import *\n    return {'x_train': full((9, 2, 2, 3), nan), 'y_train': [0] * 9}",
-    ),
+    *("from numpy import *\n    return {'x_train': full((9, 2, 2, 3), nan), 'y_train': [0] * 9}",),
     *("import torch\n    return torch.nn.Identity()", "return [f, net, data]", "raise MemoryError"),
     *(
         "import torch\n    return torch.nn.Linear(1, 1)",
