@@ -249,6 +249,6 @@ class TestStoredWhole:
 
         first = trains()
         self.change_a_weight(trains, first)
+        model = f"model={{uri: 'runs:/{first.run_id}', allow: ['my_network:make']}}"
         with pytest.raises(InputError, match="is damaged"):
-            model = f"model={{uri: 'runs:/{first.run_id}', allow: ['my_network:make']}}"
             trains(model, "train=null")
