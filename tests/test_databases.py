@@ -60,7 +60,7 @@ def test_a_password_is_not_shown(url, shown):
         "sqlite:////some/where:else/s.db",
         "http://127.0.0.1:5000",
         "http://127.0.0.1:5000 does not answer, ask me@home",
-        "https://h/?max_tokens=5&passfile=/home/me/.pgpass",
+        "https://h/?max_tokens=5&passfile=/etc/me.pgpass",
         "data.arguments.token: 'x' names an environment variable; allowed: data.path",
         "models:/m@champion",
         "train.epochs=2",

@@ -71,7 +71,7 @@ def pairs(items: Iterable[tuple[str, str]]) -> Markup:
 
 
 def clip(words: str, most: int = 300) -> str:
-    """Words of at most so many characters: a page has no room for a whole traceback.
+    """Words cut to `most` characters: a page has no room for a whole traceback.
 
     >>> clip("a long tale", 7)
     'a long…'

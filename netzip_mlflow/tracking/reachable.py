@@ -66,10 +66,8 @@ def healthy(uri: str, patience_s: float | None = None) -> str | None:
         return f"it answers with status {error.code}" if error.code in AWAY else None
     except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        if isinstance(error, ssl.SSLError) or isinstance(
-            reason, ssl.SSLError
-        ):  # it speaks, and wants a certificate of ours
-            return None
+        if any(isinstance(each, ssl.SSLError) for each in (error, reason)):
+            return None  # it speaks, and wants a certificate of ours
         return str(reason) or type(error).__name__
 
 
