@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -107,3 +108,22 @@ def test_compress_in_a_latin_locale(folder: Folder) -> None:
     assert process.returncode == 0, err
     assert set(folder.states().values()) == {"FINISHED"}
     assert "half" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a?b#c d é", "new\nline"], ids=["address", "line"])
+def test_any_folder_name(folder: Folder, name: str) -> None:
+    """The store and its artifacts lie in the working folder, and nowhere else."""
+    place = folder.path / "within" / name
+    place.mkdir(parents=True)
+    for file in ("quick.yaml", "lenet5.safetensors", "mlflow.db"):
+        (folder.path / file).rename(place / file)
+    arguments = ("compress", "quick.yaml", "--set", "candidates.half=[half]", "--json", "--quiet")
+    command = (sys.executable, "-m", "netzip_mlflow", *arguments)
+    environment = {k: v for k, v in folder.environment.items() if k != "MLFLOW_TRACKING_URI"}
+    ended = subprocess.run(
+        command, cwd=place, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert [p.name for p in place.parent.iterdir()] == [name]
+    assert len(list(place.glob("mlruns/**/model.onnx"))) == 2

@@ -311,3 +311,23 @@ def test_every_unknown_name_is_said_at_once():
         chosen(["small", "half"], ("smal", "huge"))
     assert len(caught.value.problems) == 2
     assert "did you mean 'small'?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "odd", ["a(b)", "a//b", "..", "", "x" * 300, "=1+1", "a\nb", "/a"], ids=lambda odd: odd[:8]
+)
+def test_arguments_that_mlflow_cannot_name_are_one_text(odd):
+    given = {"model": {"name": "m", "arguments": {odd: 1, "plain": {"deep": 2}}}}
+    found = dict(flattened(given))
+    assert found["model/name"] == "m"
+    assert json.loads(found["model/arguments"]) == {odd: 1, "plain": {"deep": 2}}
+    assert found.keys() == {"model/name", "model/arguments"}
+
+
+def test_params_of_any_arguments_reach_mlflow(workplace):
+    tracker = open_tracker(workplace)
+    odd = {"a(b)": 1, "many": {f"k{i}": i for i in range(300)}, "é": "x" * 9000}
+    with job("compress", "digits", workplace, tracker) as work:
+        work.run.log(params=dict(flattened({"recipe": {"arguments": odd}})))
+    params = tracker.client.get_run(work.run.id).data.params
+    assert params["recipe/arguments"].startswith('{"a(b)": 1')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import re
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from netzip_mlflow import techniques
+from netzip_mlflow.cache import timed
 from netzip_mlflow.deployable import Deployable, deploy
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.metrics import operations
@@ -79,6 +82,39 @@ def test_parameters_are_checked_before_any_work(given: dict, message: str) -> No
     (problem,) = techniques.check({"candidates": {"c": [{"own_techniques:damp": given}]}})
     assert problem.where == "candidates.c[0].own_techniques:damp"
     assert re.search(message, str(problem))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"__post_init__": lambda _self: 1 / 0}, "ZeroDivisionError: division by zero"),
+        ({"label": lambda _self: 1 / 0}, "ZeroDivisionError"),
+        ({"label": lambda _self: 5}, "its label is 5; allowed: a text"),
+        ({"problems": staticmethod(lambda _given, _where: 1 / 0)}, "ZeroDivisionError"),
+    ],
+)
+def test_what_a_class_raises_is_said_when_the_recipe_is_read(
+    monkeypatch: pytest.MonkeyPatch, change: dict, says: str
+) -> None:
+    """Once a run exists it would end the job, the other candidates too."""
+    made = dataclasses.dataclass(frozen=True)(type("Made", (techniques.find("half"),), change))
+    module = importlib.import_module("own_techniques")
+    monkeypatch.setattr(module, "Made", made, raising=False)
+    (problem,) = techniques.check({"candidates": {"c": [{"own_techniques:Made": {}}]}})
+    assert problem.where == "candidates.c[0].own_techniques:Made"
+    assert says in str(problem)
+
+
+def test_a_technique_that_calls_for_an_exit_fails_alone(twin: Twin, context: Context) -> None:
+    class Leaves:
+        def label(self) -> str:
+            return "leaves"
+
+        def apply(self, _twin: Twin, _context: Context) -> Twin:
+            raise SystemExit(0)
+
+    with pytest.raises(NetzipError, match=r"leaves called for an exit \(0\)"):
+        timed(Leaves(), twin, context)  # type: ignore[arg-type]
 
 
 # --- structure ------------------------------------------------------------------------------
