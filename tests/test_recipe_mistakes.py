@@ -79,6 +79,7 @@ MISTAKES = [
         "data.duplicates: 'dorp' .*'error' or 'drop' .*did you mean 'drop'",
     ),
     ("name: resnet8", "name: resnet9", "model.name: no network.*did you mean 'resnet8'"),
+    ("name: digits", f"name: npz, path: {'a' * 300}", "data.path: .* is no path: .*too long"),
     ("name: digits", 'name: npz, path: "a\\0b"', "not valid YAML: a text with a zero byte"),
     ("name: resnet8", "name: resnet8, weights: ~not-a-user/w.pt", "model.weights: .*is no path"),
     ("name: resnet8", "name: resnet8, std: [1]", "model: mean and std go together"),

@@ -136,7 +136,12 @@ def locate(path: str, where: str) -> Path:
     try:
         place = Path(_VARIABLE.sub(lambda m: os.environ[m.group(1)], path)).expanduser()
         place.resolve()
-    except (RuntimeError, ValueError) as error:  # no such user's home; a zero byte
+        place.exists()
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # too long; no such user's home; a zero byte
         raise InputError(Problem(where, f"{path!r} is no path: {error}")) from None
     if variables(path):
         _located[str(place)] = path
