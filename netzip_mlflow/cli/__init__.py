@@ -20,7 +20,7 @@ INTERRUPTED = 130
 KILLED = {"SIGTERM": 143, "SIGHUP": 129}  # 128 and the signal's number, as shells say it
 # what the system refuses whatever the command is: no space, no permission, no further file, a name
 REFUSED = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "EMFILE", "ENFILE")
-NO_ROOM = {getattr(errno, name, None) for name in (*REFUSED, "ENAMETOOLONG")}
+NO_ROOM = {getattr(errno, name, None) for name in (*REFUSED, "ENAMETOOLONG")} - {None}
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -137,11 +137,8 @@ def locate(path: str, where: str) -> Path:
         place = Path(_VARIABLE.sub(lambda m: os.environ[m.group(1)], path)).expanduser()
         place.resolve()
         place.exists()
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # too long; no such user's home; a zero byte
+    # a name that is too long; no such user's home; a zero byte
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(Problem(where, f"{path!r} is no path: {error}")) from None
     if variables(path):
         _located[str(place)] = path
