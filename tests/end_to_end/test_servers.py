@@ -83,7 +83,7 @@ class TestGoneForGood:
         assert place.parent == folder.path
         for name in ("first", "second"):
             for file in ("model.onnx", "netzip.json", "golden.npz", "layers.csv", "twin/twin.json"):
-                assert (place / name / file).is_file(), f"{name}/{file}"
+                assert (place / "candidates" / name / file).is_file(), f"{name}/{file}"
         frame = pd.read_csv(place / "comparison" / "comparison.csv").set_index("name")
         assert frame.index[0] == "baseline"
         assert set(frame.index) == {"baseline", "first", "second"}
