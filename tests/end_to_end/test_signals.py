@@ -13,6 +13,14 @@ pytestmark = pytest.mark.slow
 HOLD = ("--set", "candidates={half: [half], held: ['plugs:hold']}")
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Whoever started the tests may ignore SIGHUP, as `nohup` does: a command would inherit that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def held(folder, until, kill):
     """`netzip compress`, in the middle of its second candidate."""
@@ -31,29 +39,31 @@ def held(folder, until, kill):
 
 
 @pytest.mark.parametrize(
-    ("numbers", "status", "says"),
+    ("numbers", "endings"),
     [
-        ([signal.SIGTERM], 143, "ended by SIGTERM"),
-        ([signal.SIGINT], 130, "interrupted"),
-        ([signal.SIGHUP], 129, "ended by SIGHUP"),
-        ([signal.SIGINT] * 2, 130, "interrupted"),
-        ([signal.SIGINT, signal.SIGTERM], 130, "interrupted"),
+        ([signal.SIGTERM], {143: "ended by SIGTERM"}),
+        ([signal.SIGINT], {130: "interrupted"}),
+        ([signal.SIGHUP], {129: "ended by SIGHUP"}),
+        ([signal.SIGINT] * 2, {130: "interrupted"}),
+        # two threads of the process may take one each: the system does not say which comes first
+        ([signal.SIGINT, signal.SIGTERM], {130: "interrupted", 143: "ended by SIGTERM"}),
     ],
     ids=["SIGTERM", "Ctrl-C", "SIGHUP", "Ctrl-C twice", "Ctrl-C and SIGTERM"],
 )
-def test_a_stop_ends_every_run_as_killed(folder, held, numbers, status, says):
+def test_a_stop_ends_every_run_as_killed(folder, held, numbers, endings):
     before = folder.states()
     assert {before[name] for name in ("quick", "baseline", "held")} == {"RUNNING"}
     for number in numbers:
         held.send_signal(number)
     out, err = held.communicate(timeout=240)
-    assert (held.returncode, out) == (status, ""), err
-    assert f"netzip: {says}\n" in err
+    assert held.returncode in endings, err
+    assert out == ""
+    assert f"netzip: {endings[held.returncode]}\n" in err
     assert "Traceback" not in err
     assert set(folder.states().values()) == {"KILLED"}
     found = {run.info.run_name: run for run in folder.runs()}
     for run in found.values():
-        shown = "Ctrl-C" if numbers[0] == signal.SIGINT else numbers[0].name
+        shown = "Ctrl-C" if held.returncode == 130 else signal.Signals(held.returncode - 128).name
         assert run.data.tags["netzip.reason"] == f"stopped by {shown}"
     assert folder.scratch() == [], "its work folder is gone"
 
