@@ -15,7 +15,7 @@ HOLD = ("--set", "candidates={half: [half], held: ['plugs:hold']}")
 
 @pytest.fixture(autouse=True)
 def heard():
-    """Whoever started the tests may ignore SIGHUP, as `nohup` does: a command would inherit that."""
+    """Whoever started the tests may ignore SIGHUP, as `nohup` does; a command would inherit it."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
