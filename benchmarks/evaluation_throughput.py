@@ -38,11 +38,11 @@ import onnxruntime
 
 from netzip_mlflow import recipe as recipes
 from netzip_mlflow.data import Dataset, open_data
-from netzip_mlflow.deployable import deploy
+from netzip_mlflow.runs.baseline import prepare
 from netzip_mlflow.runtimes.onnxruntime import load
-from netzip_mlflow.stages.train import prepare
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
+from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.techniques.ptq import PTQ
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "resnet20_cifar10.yaml"

@@ -37,15 +37,13 @@ def naive(seed: int, trials: int, store: str) -> Curve:
     """A random search in which everything is done."""
     import optuna
 
+    from netzip_mlflow import measuring, techniques
     from netzip_mlflow import recipe as recipes
-    from netzip_mlflow import techniques
-    from netzip_mlflow.deployable import Exports
     from netzip_mlflow.errors import NetzipError
-    from netzip_mlflow.stages import candidates, measurement
-    from netzip_mlflow.stages.compress import context_of
-    from netzip_mlflow.stages.job import Options, job, open_tracker
-    from netzip_mlflow.stages.starting import space_of
-    from netzip_mlflow.stages.train import baseline, prepare
+    from netzip_mlflow.runs import baseline, candidates
+    from netzip_mlflow.runs.bench import Bench, context_of
+    from netzip_mlflow.runs.job import Options, job, open_tracker
+    from netzip_mlflow.stages.search.setup import space_of
     from netzip_mlflow.tasks import open_task
 
     begun, curve = time.monotonic(), Curve()
@@ -55,12 +53,12 @@ def naive(seed: int, trials: int, store: str) -> Curve:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     task = open_task(recipe.task, recipe.data, recipe.seed)
     space = space_of(recipe, task.sizes["train"])
-    network = prepare(recipe, task)
+    network = baseline.prepare(recipe, task)
     with job("search", "naive", options, open_tracker(options)) as work:
-        exports = Exports()
-        origin = baseline(work, recipe, task, network, exports)
+        bench = Bench(work, recipe, task)
+        origin = baseline.ready(bench, network)
         candidates.inspect_and_judge(work, origin, None, recipe, task)
-        context = context_of(work, recipe, task, origin, exports)
+        context = context_of(bench, origin)
         first, twin = origin.measured, origin.twin
         assert first is not None
         assert twin is not None
@@ -71,10 +69,10 @@ def naive(seed: int, trials: int, store: str) -> Curve:
             try:
                 made.file = candidates.walk(made, chain, twin, context).save(made.folder)
                 spec, splits = recipe.measure, ("validation",)
-                found = measurement.inspect(made.name, made.file, spec)
-                measurement.judge(found, first, task, splits, spec, seed, work.progress)
-                measurement.clock([first, found], spec, seed, work.progress)
-                measurement.grade(found, first, recipe.score)
+                found = measuring.inspect(made.name, made.file, spec)
+                measuring.judge(found, first, task, splits, spec, seed, work.progress)
+                measuring.clock([first, found], spec, seed, work.progress)
+                measuring.grade(found, first, recipe.score)
             except NetzipError as error:
                 candidates.fail(made, error)
                 continue
@@ -106,7 +104,7 @@ def found(file: str, begun: float) -> Curve:
     import optuna
     import sqlalchemy
 
-    from netzip_mlflow.search import told
+    from netzip_mlflow.search import records
 
     try:
         study = optuna.load_study(
@@ -116,9 +114,9 @@ def found(file: str, begun: float) -> Curve:
         return []
     return risen(
         [
-            (t.datetime_complete.timestamp() - begun, t.user_attrs[told.OCS])
-            for t in told.ended(study)
-            if t.user_attrs[told.FEASIBLE] and t.datetime_complete
+            (t.datetime_complete.timestamp() - begun, t.user_attrs[records.OCS])
+            for t in records.ended(study)
+            if t.user_attrs[records.FEASIBLE] and t.datetime_complete
         ]
     )
 

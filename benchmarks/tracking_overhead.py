@@ -68,8 +68,9 @@ def main() -> None:
 
     from netzip_mlflow import recipe as recipes
     from netzip_mlflow.metrics import latency
-    from netzip_mlflow.stages import compare, compress
-    from netzip_mlflow.stages.job import Options
+    from netzip_mlflow.runs import comparison
+    from netzip_mlflow.runs.job import Options
+    from netzip_mlflow.stages import compress
     from netzip_mlflow.tracking import models, outbox, runs
 
     tracking, with_comparison, timing = Timer(), Timer(), Timer()
@@ -81,7 +82,7 @@ def main() -> None:
     ):
         tracking.wrap(owner, name)
         with_comparison.wrap(owner, name)
-    with_comparison.wrap(compare, "publish")
+    with_comparison.wrap(comparison, "publish")
     timing.wrap(latency, "interleave")
     recipe = recipes.load(RECIPE)
     with tempfile.TemporaryDirectory() as folder:

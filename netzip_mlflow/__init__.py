@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from netzip_mlflow.deployable import Deployable, deploy
+    from netzip_mlflow.deployable import Deployable
     from netzip_mlflow.errors import InputError, NetzipError
     from netzip_mlflow.recipe import MeasureSpec, Recipe, ScoreSpec
     from netzip_mlflow.recipe import load as load_recipe
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.techniques.dynamic_int8 import DynamicInt8
     from netzip_mlflow.techniques.factorise import Factorise
     from netzip_mlflow.techniques.finetune import Finetune
+    from netzip_mlflow.techniques.fp32 import deploy
     from netzip_mlflow.techniques.half import Half
     from netzip_mlflow.techniques.prune_l1 import PruneL1
     from netzip_mlflow.techniques.prune_random import PruneRandom
@@ -58,7 +59,7 @@ _HOMES = {
     "ScoreSpec": "recipe",
     "Traits": "techniques",
     "Twin": "twin",
-    "deploy": "deployable",
+    "deploy": "techniques.fp32",
     "evaluate": "stages.evaluate",
     "load_recipe": "recipe:load",
     "parameter": "techniques",

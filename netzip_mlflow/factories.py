@@ -13,7 +13,7 @@ from typing import Any
 
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
 
-__all__ = ["FACTORY_PATH", "call", "import_function", "paths"]
+__all__ = ["FACTORY_PATH", "call", "import_function", "installed", "paths"]
 
 FACTORY_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -45,6 +45,13 @@ def import_function(path: str, where: str) -> Callable[..., Any]:
         what = f"{module_name} has no function {name!r}"
         raise InputError(Problem(where, what, ", ".join(public), did_you_mean(name, public)))
     return function
+
+
+def installed(group: str) -> dict[str, str]:
+    """Entry points of other packages: name to module:attribute."""
+    from importlib.metadata import entry_points
+
+    return {e.name: e.value for e in entry_points(group=group)}
 
 
 def paths(value: Any) -> frozenset[str]:

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from netzip_mlflow.distillation import Teacher
 from netzip_mlflow.errors import InputError, NetzipError
-from netzip_mlflow.teaching import Teacher
 
 if TYPE_CHECKING:
     import torch
 
     from netzip_mlflow.data import Split
+    from netzip_mlflow.distillation import Lesson
     from netzip_mlflow.recipe import Augment, TrainSpec
-    from netzip_mlflow.teaching import Lesson
     from netzip_mlflow.twin import Twin
 
 __all__ = ["Epoch", "Fitted", "Teacher", "choose_device", "cores", "fit", "seeded"]

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from netzip_mlflow import edits as structural
+from netzip_mlflow.edits import Edit
 from netzip_mlflow.errors import InputError, NetzipError, Problem
 
 if TYPE_CHECKING:
@@ -65,14 +67,6 @@ class Architecture:
             size=(height, width),
             arguments=self.arguments,
         )
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A structural change: the technique that made it and what its `replay` needs (JSON)."""
-
-    technique: str
-    data: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +211,7 @@ class Twin:
         spec = InputSpec(**given)
         model = architecture.build(len(classes), spec.shape)
         for edit in edits:
-            model = _replay(model, edit)
+            model = structural.replay(model, edit)
         weights = {
             k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")
         }
@@ -276,25 +270,12 @@ def _require_allowed(
     folder: Path, architecture: Architecture, edits: Sequence[Edit], allow: Collection[str]
 ) -> None:
     """A twin is data: whoever can write to the store must not choose what is executed here."""
-    from netzip_mlflow import techniques
-
     replayed = [edit.technique for edit in edits]
     if not all(isinstance(name, str) for name in (architecture.name, *replayed)):
-        raise TypeError("a name that is not a text")
-    named = {name for name in replayed if ":" in name}
-    named |= {architecture.name} if architecture.kind != "name" else set()
-    foreign = sorted(named - {*allow, *techniques.installed().values()})
-    if foreign:
-        what = f"the twin would import and call {', '.join(foreign)}, which nothing here names"
-        hint = f"where it is trusted: model.allow: [{', '.join(foreign)}] in the recipe"
+        raise TypeError("a name that is not a string")
+    factory = None if architecture.kind == "name" else architecture.name
+    if foreign := ", ".join(structural.foreign(edits, factory, allow)):
+        what = f"the twin would import and call {foreign}, which nothing here names"
+        hint = f"where it is trusted: model.allow: [{foreign}] in the recipe"
         allowed = "what the recipe names, installed techniques"
         raise InputError(Problem("", what, allowed, hint), str(folder))
-
-
-def _replay(model: torch.nn.Module, edit: Edit) -> torch.nn.Module:
-    from netzip_mlflow import techniques
-
-    replay = getattr(techniques.find(edit.technique), "replay", None)
-    if replay is None:
-        raise InputError(f"technique {edit.technique!r} cannot replay its edit: it has no replay")
-    return replay(model, edit.data)

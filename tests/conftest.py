@@ -245,7 +245,7 @@ def context(task: Classification, twin: Twin, exports: Exports) -> Context:
 @pytest.fixture(scope="session")
 def baseline(twin: Twin, context: Context) -> Deployable:
     """The trained tiny network as it ships in FP32."""
-    from netzip_mlflow.deployable import deploy
+    from netzip_mlflow.techniques.fp32 import deploy
 
     return deploy(twin, context)
 

@@ -315,9 +315,10 @@ def test_extending_examples_work(file: str, tmp_path: Path, monkeypatch: pytest.
     import numpy as np
 
     from netzip_mlflow import data, models, tasks
-    from netzip_mlflow.deployable import Deployable, Exports, deploy
+    from netzip_mlflow.deployable import Deployable, Exports
+    from netzip_mlflow.runs.baseline import prepare
     from netzip_mlflow.runtimes import open_runtime
-    from netzip_mlflow.stages.train import prepare
+    from netzip_mlflow.techniques.fp32 import deploy
     from netzip_mlflow.twin import Twin
 
     with example_files(tmp_path, monkeypatch):

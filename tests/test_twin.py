@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from netzip_mlflow import techniques
+from netzip_mlflow import edits
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
@@ -240,7 +240,7 @@ def test_code_that_only_the_twin_names_is_refused_before_it_is_imported(
 def test_an_installed_technique_is_called(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _change(saved, edits=[{"technique": "own_techniques:Factorise", "data": {"rank": 2}}])
     _fails(saved, "would import and call own_techniques:Factorise")
-    point = EntryPoint("thin", "own_techniques:Factorise", techniques.ENTRY_POINTS)
+    point = EntryPoint("thin", "own_techniques:Factorise", edits.ENTRY_POINTS)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
     _fails(saved, "the weights do not fit the rebuilt network")  # so far it has come
 

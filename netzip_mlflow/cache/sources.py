@@ -17,7 +17,19 @@ __all__ = ["package_digest", "source_digest"]
 
 PACKAGE = "netzip_mlflow"
 # what only starts techniques, or looks at their results
-BESIDE = frozenset({"__main__.py", "cli", "report", "scoring", "server", "stages", "tracking"})
+BESIDE = frozenset(
+    [
+        "__main__.py",
+        "cli",
+        "measuring.py",
+        "report",
+        "runs",
+        "scoring",
+        "server",
+        "stages",
+        "tracking",
+    ]
+)
 
 # a user's or a system's own packages lie in none of this interpreter's places
 INSTALLED = frozenset({"site-packages", "dist-packages"})

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from netzip_mlflow.cli import output
+from netzip_mlflow.cli import streams
 from netzip_mlflow.cli.commands import app
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import NetzipError
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # On a busy machine torch's threads that spin at a barrier wait for one that is not scheduled:
     # epochs of a small network took 4 to 10 times as long. It is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    output.encodable()
+    streams.encodable()
     try:
         app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
     except NetzipError as error:
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         raise
     finally:
         if arguments is None:  # the process is the command's own, and ends with it
-            output.no_more()
+            streams.no_more()
     sys.exit(0)
 
 

@@ -34,13 +34,13 @@ from netzip_mlflow.cli.arguments import (
     parts,
     read_recipe,
 )
-from netzip_mlflow.cli.output import Command, stdout
+from netzip_mlflow.cli.streams import Command, stdout
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
-    from netzip_mlflow.stages.job import Options
+    from netzip_mlflow.runs.job import Options
 
 __all__ = ["app"]
 
@@ -85,11 +85,13 @@ def compress(
         from netzip_mlflow.stages.compress import compress as run
 
         outcome = run(loaded, options, chosen)
-    from netzip_mlflow.stages import show
+    from netzip_mlflow.cli import output
 
     store = options.tracking_uri
     _emit(
-        as_json, lambda: show.compress_object(outcome), lambda: show.compress_text(outcome, store)
+        as_json,
+        lambda: output.compress_object(outcome),
+        lambda: output.compress_text(outcome, store),
     )
     if require_feasible and outcome.choice.best is None:
         raise typer.Exit(INFEASIBLE)
@@ -180,13 +182,13 @@ def search(
     )
     if dry_run:
         from netzip_mlflow.stages.plan import plan_search
-        from netzip_mlflow.stages.starting import space_of
+        from netzip_mlflow.stages.search.setup import space_of
 
         planned = plan_search(loaded, space_of(loaded))
         _emit(as_json, planned.as_object, planned.as_text)
         return
     with _options(experiment, store, quiet, cache=not no_cache) as options:
-        from netzip_mlflow.stages.search import Request, search_recipe
+        from netzip_mlflow.stages.search.command import Request, search_recipe
 
         request = Request(
             study or None, storage or None, at_once, engine or "local", restart=restart
@@ -199,10 +201,10 @@ def search(
             lambda: f"{study}: led by another process, which compares and reports",
         )
         return
-    from netzip_mlflow.stages import show
+    from netzip_mlflow.cli import output
 
     store = options.tracking_uri
-    _emit(as_json, lambda: show.search_object(found), lambda: show.search_text(found, store))
+    _emit(as_json, lambda: output.search_object(found), lambda: output.search_text(found, store))
     if not found.feasible:
         raise typer.Exit(INFEASIBLE)
 
@@ -281,9 +283,9 @@ def measure(
                 adapter=adapter,
                 threads=threads,
             )
-    from netzip_mlflow.stages import show
+    from netzip_mlflow.cli import output
 
-    _emit(as_json, lambda: show.measure_object(found), lambda: show.measure_text(found))
+    _emit(as_json, lambda: output.measure_object(found), lambda: output.measure_text(found))
 
 
 @command()
@@ -308,9 +310,11 @@ def compare(
         from netzip_mlflow.stages.compare import compare as run
 
         run_id, groups = run(options, chosen, where, source=experiment or None)
-    from netzip_mlflow.stages import show
+    from netzip_mlflow.cli import output
 
-    _emit(as_json, lambda: show.compare_object(run_id, groups), lambda: show.compare_text(groups))
+    _emit(
+        as_json, lambda: output.compare_object(run_id, groups), lambda: output.compare_text(groups)
+    )
 
 
 @command()
@@ -351,9 +355,9 @@ def score(
     if log:
         with _options(experiment, open_store(tracking_uri), quiet) as options:
             stage.log(rows, table.stem, basis, options)
-    from netzip_mlflow.stages import show
+    from netzip_mlflow.cli import output
 
-    _emit(as_json, lambda: show.score_object(rows, basis), lambda: show.score_text(rows, basis))
+    _emit(as_json, lambda: output.score_object(rows, basis), lambda: output.score_text(rows, basis))
 
 
 @command()
@@ -373,7 +377,7 @@ def init(
     path: Annotated[Path, typer.Argument(help="the file to write")] = Path("recipe.yaml"),
 ) -> None:
     """Write a commented recipe to start from; an existing file is never overwritten."""
-    from netzip_mlflow.stages.starter import write
+    from netzip_mlflow.stages.init import write
 
     write(path)
     _print(f"{path}: written; next: netzip validate {path} && netzip compress {path}")
@@ -445,7 +449,7 @@ def _options(
 ) -> Iterator[Options]:
     """Options of a run, with progress shown while it lasts."""
     from netzip_mlflow.progress import watching
-    from netzip_mlflow.stages.job import Options
+    from netzip_mlflow.runs.job import Options
 
     assert store is not None  # noqa: S101 (only a dry run, or one without a store, has none)
     with watching(quiet) as (progress, say):

@@ -1,101 +1,222 @@
-"""Stdout is for the result alone: whatever else prints while a command works reaches stderr.
-
-A user's module, a library in C and processes that are started write where they like, so both
-`sys.stdout` and the descriptor below it lead to stderr meanwhile.
-"""
+"""What a command leaves on stdout: a table for people, or the contract's object for machines."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import sys
-from collections.abc import Iterator
-from typing import Any, TextIO
+import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperCommand
+from netzip_mlflow.databases import without_password
 
-__all__ = ["Command", "encodable", "no_more", "result_alone", "stdout"]
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
 
-_OUT, _ERR = 1, 2
+    from netzip_mlflow.measuring import Measurement
+    from netzip_mlflow.runs.bench import Outcome
+    from netzip_mlflow.scoring import Choice, ScoredRow
+    from netzip_mlflow.scoring.basis import Basis
+    from netzip_mlflow.stages.measure import Subject
+    from netzip_mlflow.stages.search.result import Found
 
-
-class Command(TyperCommand):
-    """A command that prints nothing but its result; its help is printed before."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run it with stdout led to stderr."""
-        with result_alone():
-            return super().invoke(ctx)
-
-
-@contextlib.contextmanager
-def result_alone() -> Iterator[None]:
-    """While it lasts, only what is printed within `stdout` reaches stdout."""
-    global _outer  # noqa: PLW0603 (the process has one stdout)
-    before, kept = _outer, (sys.stdout, _descriptor())
-    try:
-        _outer = kept
-        _lead_to_stderr()
-        yield
-    finally:
-        _outer = before
-        _restore(*kept)
-        if kept[1] is not None:
-            os.close(kept[1])
+__all__ = [
+    "compare_object",
+    "compare_text",
+    "compress_object",
+    "compress_text",
+    "measure_object",
+    "measure_text",
+    "score_object",
+    "score_text",
+]
 
 
-@contextlib.contextmanager
-def stdout() -> Iterator[None]:
-    """Stdout itself, within `result_alone`."""
-    if _outer is None:
-        yield
-        return
-    _restore(*_outer)
-    try:
-        yield
-    finally:
-        _lead_to_stderr()
+def compress_object(outcome: Outcome) -> dict[str, Any]:
+    """The object of `compress --json`."""
+    return {
+        "experiment_id": outcome.experiment_id,
+        "run_id": outcome.run_id,
+        "best": outcome.choice.best,
+        "feasible": outcome.choice.feasible,
+        "candidates": [
+            {
+                "name": c.name,
+                "run_id": c.run.id,
+                "status": "FAILED" if c.error else "FINISHED",
+                "metrics": c.measured.metrics if c.measured else {},
+            }
+            for c in outcome.candidates
+        ],
+    }
 
 
-def no_more() -> None:
-    """The process has said its result: what is printed while it ends reaches stderr."""
-    _lead_to_stderr()
+def compress_text(outcome: Outcome, store: str) -> str:
+    """The comparison as a table, and where the rest is: run, report and view in MLflow."""
+    import pandas as pd
+
+    from netzip_mlflow.report.table import terminal
+    from netzip_mlflow.report.views import OVERVIEW, link
+    from netzip_mlflow.runs.candidates import row
+
+    frame = pd.DataFrame([row(c) for c in outcome.candidates])
+    served = store.startswith(("http:", "https:"))
+    server = store.rstrip("/") if served else "http://127.0.0.1:5000"
+    where = f"experiment {outcome.experiment_id}, run {outcome.run_id}: report.html, plots"
+    how = "" if served else f"\nmlflow ui --backend-store-uri {without_password(store)}"
+    view = f"{server}/{link(outcome.experiment_id, OVERVIEW)}"
+    return f"{_text(terminal(frame, outcome.choice))}{where}{how}\n{view}"
 
 
-_outer: tuple[TextIO, int | None] | None = None
+def search_object(found: Found) -> dict[str, Any]:
+    """The object of `search --json`: `compress`'s, and the study."""
+    return compress_object(found.outcome) | {
+        "study": found.study,
+        "trials": found.trials,
+        "trial": found.trial,
+    }
 
 
-def encodable() -> None:
-    """What the terminal's encoding lacks is printed escaped, and fails nothing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+def search_text(found: Found, store: str) -> str:
+    """The final comparison, what the study found, and which model was registered, and why."""
+    won = found.winner
+    what = "best" if won else "least violating"
+    named = "" if found.trial is None else f"; {what}: trial {found.trial}"
+    line = f"study {found.study}: {found.trials} trials{named}"
+    if won is None:
+        end = f"nothing keeps every limit, no model was registered: {found.outcome.choice.reason}"
+    elif won.registered:
+        end = f"registered as {won.registered}: {won.name}, {won.why}"
+    else:
+        end = f"not registered ({won.refusal}): {won.name}, {won.why}"
+    return f"{compress_text(found.outcome, store)}\n{line}\n{end}"
 
 
-def _descriptor() -> int | None:
-    """A second descriptor of stdout; None where the process was started without one."""
-    if sys.__stdout__ is None or sys.__stderr__ is None:
-        return None
-    return os.dup(_OUT)
+def compare_object(run_id: str, groups: Sequence[tuple[pd.DataFrame, Choice]]) -> dict[str, Any]:
+    """The object of `compare --json`: one entry per group of runs that may be ranked together."""
+    return {
+        "run_id": run_id,
+        "groups": [
+            {
+                "best": choice.best,
+                "feasible": choice.feasible,
+                "runs": [
+                    {"name": name, "run_id": run}
+                    for name, run in zip(frame["name"], frame["run_id"], strict=True)
+                ],
+            }
+            for frame, choice in groups
+        ],
+    }
 
 
-def _lead_to_stderr() -> None:
-    _flush()
-    sys.stdout = sys.stderr
-    if sys.__stdout__ is not None and sys.__stderr__ is not None:
-        os.dup2(_ERR, _OUT)
+def compare_text(groups: Sequence[tuple[pd.DataFrame, Choice]]) -> str:
+    """One table per group."""
+    from netzip_mlflow.report.table import terminal
+
+    return "\n".join(_text(terminal(frame, choice)) for frame, choice in groups)
 
 
-def _restore(stream: TextIO, descriptor: int | None) -> None:
-    _flush()
-    sys.stdout = stream
-    if descriptor is not None:
-        os.dup2(descriptor, _OUT)
+def measure_object(found: Sequence[tuple[Subject, Measurement]]) -> dict[str, Any]:
+    """The object of `measure --json`, the baseline first; `error` says why one was not timed."""
+    models = []
+    for subject, each in found:
+        shown = {"model": subject.name, "uri": subject.uri, "metrics": each.metrics}
+        models.append(shown | ({"error": each.fault} if each.fault else {}))
+    return {"models": models}
 
 
-def _flush() -> None:
-    """What was printed before goes where it was meant to go."""
-    for stream in {sys.stdout, sys.__stdout__}:
-        with contextlib.suppress(AttributeError, ValueError):  # there is none, or it is closed
-            stream.flush()
+def measure_text(found: Sequence[tuple[Subject, Measurement]]) -> str:
+    """A table that needs no pandas, since edge devices have none."""
+    columns = {
+        "top-1 %": ("accuracy/top1", "{:.2%}"),
+        "drop, points": ("accuracy/drop_points", "{:+.2f}"),
+        "latency, ms": ("speed/latency_ms", "{:.3f}"),
+        "latency ratio": ("ratio/its", "{:.3f}"),
+        "low": ("ratio/its_low", "{:.3f}"),
+        "high": ("ratio/its_high", "{:.3f}"),
+        "int8 layers": ("speed/int8_layers", "{:.0f}"),
+        "disk, bytes": ("size/disk_bytes", "{:,.0f}"),
+        "C": ("ratio/C", "{:.3f}"),
+        "OCS": ("score/ocs", "{:.3f}"),
+    }
+    shown = {h: c for h, c in columns.items() if any(c[0] in m.metrics for _, m in found)}
+    rows = [
+        [
+            s.name,
+            *(
+                form.format(m.metrics[key]) if key in m.metrics else ""
+                for key, form in shown.values()
+            ),
+        ]
+        for s, m in found
+    ]
+    notes = [f"{s.name} failed: {m.fault}" for s, m in found if m.fault]
+    if any("noisy" in m.flags for _, m in found):
+        notes.append("noisy: the baseline against itself is not within the protocol's limits")
+    return _text(_table(["model", *shown], rows, "\n".join(notes) or None))
+
+
+def score_object(rows: Sequence[ScoredRow], basis: Basis) -> dict[str, Any]:
+    """The object of `score --json`; a term that took no part is null."""
+    return {
+        "basis": {
+            "accuracy": basis.accuracy,
+            "speed": basis.speed,
+            "size": basis.size,
+            "zeta": basis.zeta,
+            "weights": {term: getattr(basis.weights, term) for term in "PSCE"},
+            "terms": rows[0].score.terms,
+        },
+        "rows": [
+            {
+                "technique": r.row.name,
+                **{term: getattr(r.score, term) for term in "PSCE"},
+                "ocs": r.score.ocs,
+            }
+            for r in rows
+        ],
+    }
+
+
+def score_text(rows: Sequence[ScoredRow], basis: Basis) -> str:
+    """Ratios and OCS to three decimals; the basis stands below."""
+    cells = [
+        [
+            r.row.name,
+            *("" if (v := getattr(r.score, term)) is None else f"{v:.3f}" for term in "PSCE"),
+            f"{r.score.ocs:.3f}",
+            ", ".join(r.row.flags),
+        ]
+        for r in rows
+    ]
+    note = f"basis: {basis.label()}; terms: {rows[0].score.terms}"
+    return _text(_table(["technique", "P", "S", "C", "E", "OCS", "flags"], cells, note))
+
+
+def _table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], note: str | None
+) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, caption=note, caption_justify="left", caption_style="")
+    for position, header in enumerate(headers):
+        table.add_column(header, justify="left" if position == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _text(table: RenderableType) -> str:
+    """As text: in colour on a terminal, at least 140 columns wide elsewhere."""
+    import sys
+
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size((140, 24)).columns if terminal else 140
+    console = Console(file=io.StringIO(), width=width, force_terminal=terminal, highlight=False)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)  # noqa: S101 (given above)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"

@@ -18,7 +18,6 @@ from netzip_mlflow.metrics import operations
 if TYPE_CHECKING:
     import onnx
 
-    from netzip_mlflow.techniques import Context
     from netzip_mlflow.twin import Twin
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "Exported",
     "Exports",
     "compact",
-    "deploy",
     "export",
     "file_digest",
     "pack_zeros",
@@ -113,19 +111,6 @@ def _replace(path: Path, content: bytes) -> None:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def deploy(twin: Twin, context: Context) -> Deployable:
-    """The twin as it stands, in FP32: what a chain without a deploy technique ships.
-
-    Zeros that pruning made are packed where that makes the file smaller.
-
-    Raises:
-        NetzipError: torch cannot export the network.
-    """
-    source = context.exports(twin)
-    model = pack_zeros(source.model) if twin.masks else source.model
-    return Deployable.of(model, twin, source, task=context.task.name)
 
 
 def file_digest(path: Path) -> str:

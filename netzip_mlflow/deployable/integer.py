@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from netzip_mlflow.deployable.forms import FORMS, opset_of, store
+from netzip_mlflow.deployable.encodings import FORMS, opset_of, store
 from netzip_mlflow.errors import NetzipError
 
 __all__ = ["Row", "Weights", "least_runtime", "with_weights"]

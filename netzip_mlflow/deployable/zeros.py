@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from netzip_mlflow.deployable.compact import compact
-from netzip_mlflow.deployable.forms import Storage, split
+from netzip_mlflow.deployable.encodings import Storage, split
 from netzip_mlflow.metrics.graph import bit_width
 
 __all__ = ["pack_zeros"]

@@ -21,7 +21,7 @@ from netzip_mlflow.report.markup import (
     tags,
 )
 from netzip_mlflow.report.quantities import interval, percent, quantity
-from netzip_mlflow.report.standing import Row, Standing, accuracy_key, text
+from netzip_mlflow.report.ranking import Row, Standing, accuracy_key, text
 from netzip_mlflow.scoring import Choice
 
 __all__ = ["UNPRINTED", "background", "cards", "classes", "definitions", "reproduction"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netzip_mlflow.report.markup import listed
 from netzip_mlflow.report.quantities import interval, times
-from netzip_mlflow.report.standing import Row, count, number, text
+from netzip_mlflow.report.ranking import Row, count, number, text
 
 __all__ = ["explain"]
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from netzip_mlflow.report import details, sections
 from netzip_mlflow.report.markup import Markup, clip, tag, tags
-from netzip_mlflow.report.standing import arrange
+from netzip_mlflow.report.ranking import arrange
 from netzip_mlflow.scoring import Choice
 
 __all__ = ["LIMIT_BYTES", "report"]

@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from netzip_mlflow.report.labels import place
 from netzip_mlflow.report.quantities import quantity
 from netzip_mlflow.report.radar import Radar, draw_radar, radar
-from netzip_mlflow.report.standing import Row, accuracy_key, arrange, number, standings
+from netzip_mlflow.report.ranking import Row, accuracy_key, arrange, number, standings
 from netzip_mlflow.report.style import INK, MUTED, PAPER, RC, colour, marker
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from netzip_mlflow.report.standing import Row, number
+from netzip_mlflow.report.ranking import Row, number
 
 __all__ = [
     "QUANTITIES",

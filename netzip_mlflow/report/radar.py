@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon
 from matplotlib.ticker import MaxNLocator
 
-from netzip_mlflow.report.standing import arrange, number, standings
+from netzip_mlflow.report.ranking import arrange, number, standings
 from netzip_mlflow.report.style import BASELINE_COLOUR, GRID, INK, MUTED, PAPER, RC, colour
 
 __all__ = ["Radar", "draw_radar", "radar"]

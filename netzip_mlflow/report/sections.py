@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from netzip_mlflow.report.doubts import doubts as doubts_in_words
+from netzip_mlflow.report.caveats import doubts as doubts_in_words
 from netzip_mlflow.report.explain import explain
 from netzip_mlflow.report.markup import (
     NOTHING,
@@ -26,7 +26,7 @@ from netzip_mlflow.report.quantities import (
     quantity,
     times,
 )
-from netzip_mlflow.report.standing import Row, Standing, accuracy_key, number, text
+from netzip_mlflow.report.ranking import Row, Standing, accuracy_key, number, text
 from netzip_mlflow.report.svg import inline
 from netzip_mlflow.report.table import summary
 from netzip_mlflow.scoring import Choice

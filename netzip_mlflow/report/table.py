@@ -20,7 +20,7 @@ from netzip_mlflow.report.quantities import (
     quantity,
     times,
 )
-from netzip_mlflow.report.standing import Row, Standing, accuracy_key, arrange, number, text
+from netzip_mlflow.report.ranking import Row, Standing, accuracy_key, arrange, number, text
 from netzip_mlflow.scoring import Choice
 
 __all__ = ["SUMMARY", "Summary", "comparison", "explain", "summary", "terminal"]

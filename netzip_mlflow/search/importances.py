@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from netzip_mlflow.scoring import violation
-from netzip_mlflow.search import told
+from netzip_mlflow.search import records
 
 if TYPE_CHECKING:
     import optuna
@@ -31,7 +31,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
     from optuna.exceptions import ExperimentalWarning
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-    trials = told.ended(study)
+    trials = records.ended(study)
     ranks = {trial.number: rank(trial) for trial in trials}
     if len(trials) < LEAST or len(set(ranks.values())) == 1:
         return {}
@@ -52,7 +52,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
 
 def rank(trial: FrozenTrial) -> tuple[bool, float]:
     """Whether a trial is infeasible, and less the better it is: -OCS, else its violation."""
-    if trial.user_attrs[told.FEASIBLE]:
-        return False, -trial.user_attrs[told.OCS]
-    over = violation(json.loads(trial.user_attrs[told.VIOLATIONS]))
+    if trial.user_attrs[records.FEASIBLE]:
+        return False, -trial.user_attrs[records.OCS]
+    over = violation(json.loads(trial.user_attrs[records.VIOLATIONS]))
     return True, min(over, FAR) if math.isfinite(over) else FAR

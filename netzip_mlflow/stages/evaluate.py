@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netzip_mlflow import folders
+from netzip_mlflow import folders, measuring
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.recipe import MeasureSpec, ScoreSpec
-from netzip_mlflow.stages import measurement
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,19 +43,19 @@ def evaluate(
     if not deployables:
         raise InputError("evaluate: no deployable given; the first one is the baseline")
     measure, score = measure or MeasureSpec(), score or ScoreSpec(accuracy=task.primary)
-    found: list[measurement.Measurement] = []
+    found: list[measuring.Measurement] = []
     with folders.temporary() as folder:
         for name, deployable in deployables.items():
-            each = measurement.inspect(name, deployable.save(folder / name), measure)
+            each = measuring.inspect(name, deployable.save(folder / name), measure)
             found.append(each)
             first = found[0] if len(found) > 1 else None
             splits = ("validation", "test")
-            measurement.judge(each, first, task, splits, measure, seed, progress)
-        measurement.clock(found, measure, seed, progress)
-    measurement.grade_all(found, score)
+            measuring.judge(each, first, task, splits, measure, seed, progress)
+        measuring.clock(found, measure, seed, progress)
+    measuring.grade_all(found, score)
     return pd.DataFrame(
         [
-            measurement.row(each, "baseline" if each is found[0] else "candidate")
+            measuring.row(each, "baseline" if each is found[0] else "candidate")
             | {"chain": "+".join(deployables[each.name].manifest["chain"]) or "fp32"}
             for each in found
         ]

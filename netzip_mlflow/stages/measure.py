@@ -9,17 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netzip_mlflow import folders
+from netzip_mlflow import folders, measuring
 from netzip_mlflow.errors import InputError, NetzipError, Problem
+from netzip_mlflow.measuring import Progress
 from netzip_mlflow.recipe import MeasureSpec, ScoreSpec
-from netzip_mlflow.stages import measurement
-from netzip_mlflow.stages.job import Options, job, open_tracker, version_tag
-from netzip_mlflow.stages.measurement import Progress
+from netzip_mlflow.runs.job import Options, job, open_tracker, version_tag
 
 if TYPE_CHECKING:
+    from netzip_mlflow.measuring import Measurement
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.runtimes.onnxruntime import Adapter
-    from netzip_mlflow.stages.measurement import Measurement
     from netzip_mlflow.tasks import Task
     from netzip_mlflow.tracking import Run, Tracker
 
@@ -126,9 +125,9 @@ class _Session:
             for each in self.found:
                 first = self.found[0] if each is not self.found[0] else None
                 splits = ("validation", "test")
-                measurement.judge(each, first, self.task, splits, self.spec, self.seed, progress)
-        measurement.clock(self.found, self.spec, self.seed, progress)
-        measurement.grade_all(self.found, self.score)
+                measuring.judge(each, first, self.task, splits, self.spec, self.seed, progress)
+        measuring.clock(self.found, self.spec, self.seed, progress)
+        measuring.grade_all(self.found, self.score)
 
 
 def _open(
@@ -152,8 +151,8 @@ def _open(
         beside = subject.file.parent  # a logged model keeps its description among extra_files
         places = (beside / "netzip.json", beside / "extra_files" / "netzip.json")
         foreign = not any(place.exists() for place in places)
-        each = measurement.inspect(subject.name, subject.file, spec, adapter if foreign else None)
-        measurement.require_shape(each, task.shape if task else (found or [each])[0].shape)
+        each = measuring.inspect(subject.name, subject.file, spec, adapter if foreign else None)
+        measuring.require_shape(each, task.shape if task else (found or [each])[0].shape)
         found.append(each)
     score = recipe.score if recipe else ScoreSpec()
     return _Session(found, task, spec, score, recipe.seed if recipe else 0)
@@ -216,5 +215,5 @@ def _fetch(tracker: Tracker, place: Path, uri: str) -> Subject:
 
 
 def _tags(subject: Subject, found: Measurement, baseline: str, fingerprint: str) -> dict[str, str]:
-    tags = measurement.tags(found, baseline, fingerprint)
+    tags = measuring.tags(found, baseline, fingerprint)
     return tags | {"netzip.device": platform.node(), "netzip.chain": subject.uri}

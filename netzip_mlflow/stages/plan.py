@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow import data, models, search, techniques, training
 from netzip_mlflow.recipe import SearchSpec
-from netzip_mlflow.stages.job import chosen
-from netzip_mlflow.stages.train import prepare
+from netzip_mlflow.runs.baseline import prepare
+from netzip_mlflow.runs.job import chosen
 from netzip_mlflow.tasks import open_task
 
 if TYPE_CHECKING:

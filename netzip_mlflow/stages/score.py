@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netzip_mlflow import scoring
-from netzip_mlflow.stages.job import Options, job, open_tracker, version_tag
+from netzip_mlflow.runs.job import Options, job, open_tracker, version_tag
 
 if TYPE_CHECKING:
     from netzip_mlflow.scoring import Basis, ScoredRow

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netzip_mlflow.techniques import Context, Range, Traits, parameter
+from netzip_mlflow.techniques.context import Context
+from netzip_mlflow.techniques.parameters import Range, parameter
+from netzip_mlflow.techniques.protocol import Traits
 from netzip_mlflow.techniques.trained import Taught
 
 if TYPE_CHECKING:
@@ -55,10 +57,10 @@ class Binarise(Taught):
             NetzipError: a name that no layer has, a pruned layer, a teacher is wanted and there is
                 none, or the loss became non-finite.
         """
-        from netzip_mlflow.techniques import grids
+        from netzip_mlflow.quantisation import grids
         from netzip_mlflow.techniques.patterns import chosen
 
-        names = list(grids.layers(twin, context))
+        names = list(grids.layers(twin, context.exports))
         inner = names[1:-1] or names
         wanted = inner if self.layers is None else chosen(self.layers, names, "binarise.layers")
         rules = grids.levels(twin, dict.fromkeys(wanted, "binary"), "binarise.layers")

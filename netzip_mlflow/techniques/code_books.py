@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from netzip_mlflow.deployable.forms import BOOK
+from netzip_mlflow.deployable.encodings import BOOK
 from netzip_mlflow.errors import NetzipError
-from netzip_mlflow.techniques.grids import LEAST, OnGrid, levels
-from netzip_mlflow.techniques.rounding import REDUCED
+from netzip_mlflow.quantisation.grids import LEAST, OnGrid, levels
+from netzip_mlflow.quantisation.rounding import REDUCED
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin

@@ -9,7 +9,9 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.errors import InputError, NetzipError, Problem
-from netzip_mlflow.techniques import Context, Range, Traits, parameter
+from netzip_mlflow.techniques.context import Context
+from netzip_mlflow.techniques.parameters import Range, parameter
+from netzip_mlflow.techniques.protocol import Traits
 from netzip_mlflow.techniques.trained import Trained
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class Distil(Trained):
                 classes, or its loss became non-finite.
         """
         from netzip_mlflow import training
-        from netzip_mlflow.teaching import Teacher
+        from netzip_mlflow.distillation import Teacher
         from netzip_mlflow.twin import Twin
 
         architecture = self._architecture()

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from netzip_mlflow.deployable import Deployable, compact
-from netzip_mlflow.techniques import Context, Traits, parameter
-from netzip_mlflow.techniques.quiet import quiet_quantiser
+from netzip_mlflow.quantisation.quantiser_output import quiet_quantiser
+from netzip_mlflow.techniques.context import Context
+from netzip_mlflow.techniques.parameters import parameter
+from netzip_mlflow.techniques.protocol import Traits
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin

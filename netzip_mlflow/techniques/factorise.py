@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from netzip_mlflow.errors import InputError, NetzipError, Problem, did_you_mean
-from netzip_mlflow.techniques import Context, Range, Traits, parameter, parameter_problems, unread
+from netzip_mlflow.errors import NetzipError, Problem
+from netzip_mlflow.techniques.context import Context
+from netzip_mlflow.techniques.parameters import Range, parameter, parameter_problems, unread
 from netzip_mlflow.techniques.patterns import chosen
+from netzip_mlflow.techniques.protocol import Traits
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +81,7 @@ class Factorise:
             NetzipError: a pattern names no layer, a layer of `layers` gets rank 0, no layer can be
                 split, or the twin carries masks or grids, which would no longer fit.
         """
-        from netzip_mlflow.techniques.low_rank import factorised
+        from netzip_mlflow.edits.low_rank import factorised
         from netzip_mlflow.twin import Edit
 
         for what, carried in (("masks", twin.masks), ("grids", twin.grids)):
@@ -99,33 +101,9 @@ class Factorise:
             edits = (*edits, Edit("factorise", {"layers": {k: [*v] for k, v in ranks.items()}}))
         return made.replace(edits=edits, chain=(*twin.chain, self.label()))
 
-    @staticmethod
-    def replay(model: nn.Module, edit_data: Mapping[str, Any]) -> nn.Module:
-        """The same layers split in a freshly built network; weights are not set.
-
-        Raises:
-            InputError: there is no such layer, or its ranks are none that it can have.
-        """
-        from netzip_mlflow.techniques.low_rank import factorisable, full_ranks, structure
-
-        known = factorisable(model)
-        for name, ranks in edit_data["layers"].items():
-            where = f"factorise.layers.{name}"
-            if name not in known:
-                hint = did_you_mean(name, known)
-                raise InputError(Problem(where, "no such layer to split", ", ".join(known), hint))
-            full = full_ranks(known[name].weight)
-            if len(ranks) != len(full) or not all(
-                1 <= rank <= most for rank, most in zip(ranks, full, strict=True)
-            ):
-                allowed = " and ".join(f"1 to {f}" for f in full)
-                raise InputError(Problem(where, f"ranks {ranks} given", allowed))
-            model.set_submodule(name, structure(known[name], tuple(ranks)))
-        return model
-
     def _ranks(self, model: nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
         """The ranks of every layer that gets cheaper, by name."""
-        from netzip_mlflow.techniques.low_rank import cheapest, factorisable, positions
+        from netzip_mlflow.edits.low_rank import cheapest, factorisable, positions
 
         known = factorisable(model)
         if not known:
@@ -150,8 +128,8 @@ class Factorise:
         return found
 
     def _chosen(self, name: str, weight: torch.Tensor) -> tuple[int, ...]:
+        from netzip_mlflow.edits.low_rank import singular_values, unfoldings
         from netzip_mlflow.techniques import ranks
-        from netzip_mlflow.techniques.low_rank import singular_values, unfoldings
 
         found = []
         for matrix in unfoldings(weight):

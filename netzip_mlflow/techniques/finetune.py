@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netzip_mlflow.techniques import Context, Traits
+from netzip_mlflow.techniques.context import Context
+from netzip_mlflow.techniques.protocol import Traits
 from netzip_mlflow.techniques.trained import Taught
 
 if TYPE_CHECKING:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from netzip_mlflow.deployable import Deployable, compact, pack_zeros
-from netzip_mlflow.techniques import Context, Traits, parameter
+from netzip_mlflow.techniques.context import Context
+from netzip_mlflow.techniques.parameters import parameter
+from netzip_mlflow.techniques.protocol import Traits
 
 if TYPE_CHECKING:
     import onnx

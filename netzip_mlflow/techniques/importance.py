@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from netzip_mlflow.techniques import Context
-from netzip_mlflow.techniques.channels import Group, Reach, channel_sums
+from netzip_mlflow.edits.channels import Group, Reach, channel_sums
+from netzip_mlflow.techniques.context import Context
 
 if TYPE_CHECKING:
     import torch

@@ -9,15 +9,17 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.errors import NetzipError, Problem
-from netzip_mlflow.techniques import Context, Range, Traits, parameter, unread
+from netzip_mlflow.techniques.context import Context
+from netzip_mlflow.techniques.parameters import Range, parameter, unread
 from netzip_mlflow.techniques.patterns import chosen
+from netzip_mlflow.techniques.protocol import Traits
 from netzip_mlflow.techniques.trained import Taught
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from netzip_mlflow.techniques.channels import Group, Removal
+    from netzip_mlflow.edits.channels import Group, Removal
     from netzip_mlflow.twin import Twin
 
 __all__ = ["PruneChannels"]
@@ -161,15 +163,6 @@ class PruneChannels(Taught):
         stay = reconstruction.survivors(whole.model, whole.input.shape, removals)
         reconstruction.fit(pruned, whole, stay, context.train.take(np.sort(chosen)), context)
 
-    @staticmethod
-    def replay(model: nn.Module, edit_data: Mapping[str, Any]) -> nn.Module:
-        """The same channels removed from a freshly built network."""
-        from netzip_mlflow.techniques.channels import Removal, remove
-
-        for step in edit_data["steps"]:
-            remove(model, edit_data["input"], [Removal(*removal) for removal in step])
-        return model
-
     def _trained(self, twin: Twin, context: Context, step: int) -> Twin:
         before = (step - 1) * self.epochs
         shown = dataclasses.replace(
@@ -217,7 +210,7 @@ class _Pruning:
 
     def step(self, twin: Twin, part: float) -> list[Removal]:
         """Prune the twin's model in place, up to a part of what is wanted in the end."""
-        from netzip_mlflow.techniques.channels import remove
+        from netzip_mlflow.edits.channels import remove
 
         ranked = self._ranked(twin)
         if self.technique.macs is None:
@@ -230,7 +223,7 @@ class _Pruning:
         return removals
 
     def _ranked(self, twin: Twin) -> list[_Ranked]:
-        from netzip_mlflow.techniques.channels import find_groups
+        from netzip_mlflow.edits.channels import find_groups
         from netzip_mlflow.techniques.importance import importances
 
         kept = _kept(twin.model, self.technique.keep)
@@ -328,8 +321,8 @@ def _stay_globally(ranked: list[_Ranked], ratio: float) -> list[float]:
 
 def _macs(model: nn.Module, shape: Sequence[int], removals: Sequence[Removal] = ()) -> int:
     """MACs of convolutions and linear layers for one sample, without some channels."""
+    from netzip_mlflow.edits.channels import remove
     from netzip_mlflow.metrics import thop
-    from netzip_mlflow.techniques.channels import remove
 
     if removals:
         import copy

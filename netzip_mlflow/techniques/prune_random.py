@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netzip_mlflow.techniques import Traits
+from netzip_mlflow.techniques.protocol import Traits
 from netzip_mlflow.techniques.unstructured import Unstructured
 
 if TYPE_CHECKING:

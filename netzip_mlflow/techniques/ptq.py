@@ -7,21 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.deployable import Deployable, compact, pack_zeros
-from netzip_mlflow.deployable.forms import FORMS
+from netzip_mlflow.deployable.encodings import FORMS
 from netzip_mlflow.errors import NetzipError, Problem
-from netzip_mlflow.techniques import (
-    Context,
-    Range,
-    Traits,
-    parameter,
-    parameter_problems,
-    unread,
-)
-from netzip_mlflow.techniques.widths import BITS, Widths, idle_problems
+from netzip_mlflow.techniques.bit_widths import BITS, Widths, idle_problems
+from netzip_mlflow.techniques.context import Context
+from netzip_mlflow.techniques.parameters import Range, parameter, parameter_problems, unread
+from netzip_mlflow.techniques.protocol import Traits
 
 if TYPE_CHECKING:
     from netzip_mlflow.deployable import Exported
-    from netzip_mlflow.techniques.layers import Layer
+    from netzip_mlflow.quantisation.layers import Layer
     from netzip_mlflow.twin import Twin
 
 __all__ = ["PTQ"]
@@ -106,7 +101,7 @@ class PTQ(Widths):
                 that is to be stored in few bits is not quantised by the runtime's quantiser, or is
                 pruned and its form has no zero; the budget is too small; `wide` is narrow.
         """
-        from netzip_mlflow.techniques import layers
+        from netzip_mlflow.quantisation import layers
 
         given = context.calibration.shape
         if given != twin.input.shape:
@@ -133,8 +128,8 @@ class PTQ(Widths):
         context: Context,
     ) -> Deployable:
         from netzip_mlflow.deployable.integer import least_runtime, with_weights
-        from netzip_mlflow.techniques import layers, sensitivity
-        from netzip_mlflow.techniques.calibration import quantise
+        from netzip_mlflow.quantisation import layers, sensitivity
+        from netzip_mlflow.quantisation.calibration import quantise
 
         weights = layers.weights(found, plan, reduced=self.reduce_range)
         model = source.model
@@ -170,8 +165,8 @@ class PTQ(Widths):
 
         The file with the least drop is returned where none satisfies.
         """
-        from netzip_mlflow.techniques import sensitivity
-        from netzip_mlflow.techniques.calibration import accuracy
+        from netzip_mlflow.quantisation import sensitivity
+        from netzip_mlflow.quantisation.calibration import accuracy
 
         assert self.max_drop is not None  # noqa: S101 (the caller has looked)
         origin = context.exports(context.teacher or twin).model

@@ -7,9 +7,11 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.errors import Problem
-from netzip_mlflow.techniques import Context, Range, Traits, parameter
+from netzip_mlflow.techniques.bit_widths import BITS, WIDTHS, Widths, idle_problems, mean_bits
+from netzip_mlflow.techniques.context import Context
+from netzip_mlflow.techniques.parameters import Range, parameter
+from netzip_mlflow.techniques.protocol import Traits
 from netzip_mlflow.techniques.trained import Taught
-from netzip_mlflow.techniques.widths import BITS, WIDTHS, Widths, idle_problems, mean_bits
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin
@@ -71,7 +73,7 @@ class QAT(Widths, Taught):
             NetzipError: a layer cannot lie on its grid, a teacher is wanted and there is none, or
                 the loss became non-finite.
         """
-        from netzip_mlflow.techniques import grids
+        from netzip_mlflow.quantisation import grids
 
         self.require_use("qat")
         forms = self._forms(twin, context)
@@ -81,10 +83,10 @@ class QAT(Widths, Taught):
 
     def _forms(self, twin: Twin, context: Context) -> dict[str, str]:
         """The form of each layer that can be trained on a grid, by its name."""
-        from netzip_mlflow.techniques import grids, layers
+        from netzip_mlflow.quantisation import grids, layers
 
         source = context.exports(twin)
-        known = grids.layers(twin, context)
+        known = grids.layers(twin, context.exports)
         found = {w: f for w, f in layers.find(source, twin).items() if f.name in known}
         plan = self._plan("qat", source, found, context)
         return {found[weight].name: form for weight, form in plan.items()}

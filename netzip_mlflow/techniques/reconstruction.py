@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from netzip_mlflow.data import Split
-    from netzip_mlflow.techniques import Context
-    from netzip_mlflow.techniques.channels import Removal
+    from netzip_mlflow.edits.channels import Removal
+    from netzip_mlflow.techniques.context import Context
     from netzip_mlflow.twin import Twin
 
 __all__ = ["fit", "survivors"]
@@ -36,7 +36,7 @@ def survivors(
     import torch
     from torch import nn
 
-    from netzip_mlflow.techniques.channels import remove
+    from netzip_mlflow.edits.channels import remove
 
     marked = copy.deepcopy(model)
     layers = [n for n, m in marked.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netzip_mlflow.techniques import Context, Range, Traits, parameter
+from netzip_mlflow.techniques.context import Context
+from netzip_mlflow.techniques.parameters import Range, parameter
+from netzip_mlflow.techniques.protocol import Traits
 from netzip_mlflow.techniques.trained import Taught
 
 if TYPE_CHECKING:
@@ -56,8 +58,11 @@ class ShareKernels(Taught):
             NetzipError: there is no spatial kernel, or fewer layers with some than books; a pruned
                 layer; a teacher is wanted and there is none; the loss became non-finite.
         """
-        from netzip_mlflow.techniques import code_books, grids
+        from netzip_mlflow.quantisation import grids
+        from netzip_mlflow.techniques import code_books
 
-        rules = code_books.rules(twin, grids.layers(twin, context), self.books, context.seed)
+        rules = code_books.rules(
+            twin, grids.layers(twin, context.exports), self.books, context.seed
+        )
         fitted = self.train(grids.put(twin, rules), context)
         return grids.take(fitted, twin).replace(chain=(*twin.chain, self.label()))

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.errors import NetzipError, Problem
-from netzip_mlflow.techniques import Context, Range, parameter, parameter_problems, unread
+from netzip_mlflow.techniques.context import Context
+from netzip_mlflow.techniques.parameters import Range, parameter, parameter_problems, unread
 
 if TYPE_CHECKING:
-    from netzip_mlflow.teaching import Teacher
+    from netzip_mlflow.distillation import Teacher
     from netzip_mlflow.twin import Twin
 
 __all__ = ["Taught", "Trained"]
@@ -134,7 +135,7 @@ class Taught(Trained, abc.ABC):
             NetzipError: a teacher is wanted and there is none, or it does not fit; or the loss
                 became non-finite.
         """
-        from netzip_mlflow.teaching import Teacher
+        from netzip_mlflow.distillation import Teacher
 
         self.check_teacher(twin, context)
         teacher = None

@@ -9,7 +9,8 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.errors import NetzipError, Problem
-from netzip_mlflow.techniques import Context, Range, parameter, unread
+from netzip_mlflow.techniques.context import Context
+from netzip_mlflow.techniques.parameters import Range, parameter, unread
 from netzip_mlflow.techniques.patterns import chosen
 from netzip_mlflow.techniques.trained import Taught
 

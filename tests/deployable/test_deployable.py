@@ -10,10 +10,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from netzip_mlflow.deployable import Deployable, deploy, file_digest
+from netzip_mlflow.deployable import Deployable, file_digest
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.metrics import operations
 from netzip_mlflow.techniques import Context
+from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.twin import Twin
 

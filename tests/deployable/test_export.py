@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from netzip_mlflow.deployable import Deployable, Exports, deploy, export
+from netzip_mlflow.deployable import Deployable, Exports, export
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
+from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.twin import Architecture, InputSpec, Twin
 
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from netzip_mlflow.deployable import compact
-from netzip_mlflow.deployable.forms import FORMS
+from netzip_mlflow.deployable.encodings import FORMS
 from netzip_mlflow.deployable.integer import Row, Weights, least_runtime, with_weights
 from netzip_mlflow.errors import NetzipError
-from netzip_mlflow.techniques.calibration import quantise
+from netzip_mlflow.quantisation.calibration import quantise
 
 SHAPE = (4, 6, 6)  # of the images
 FLAT = int(np.prod(SHAPE))

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from netzip_mlflow.deployable import compact, deploy, pack_zeros
+from netzip_mlflow.deployable import compact, pack_zeros
 from netzip_mlflow.metrics import operations, size
 from netzip_mlflow.techniques import Context
+from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.techniques.half import Half
 from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.techniques.ptq import PTQ

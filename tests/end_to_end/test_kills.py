@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
-from netzip_mlflow.search import told
+from netzip_mlflow.search import records
 
 SEED, FOLDERS = 20, 10
 TRIALS = 6
@@ -185,8 +185,8 @@ def test_kills_lose_nothing_and_leave_nothing(place, number):
     for trial in judged:
         run = runs[trial.user_attrs["netzip.run_id"]]
         assert run.info.status == "FINISHED"
-        reason = trial.user_attrs.get(told.REASON, "")  # what was tried before is not measured
-        assert ACCURACY in run.data.metrics or reason.startswith(told.SAME), reason
+        reason = trial.user_attrs.get(records.REASON, "")  # what was tried before is not measured
+        assert ACCURACY in run.data.metrics or reason.startswith(records.SAME), reason
     assert "RUNNING" not in [run.info.status for run in runs.values()]
     assert place.left() == []
 

@@ -56,8 +56,8 @@ def test_it_ends_with_a_report_that_fits(recipe, migrated, tmp_path, monkeypatch
 
     from netzip_mlflow import data, models, tasks, techniques
     from netzip_mlflow.recipe import load
+    from netzip_mlflow.runs.job import Options
     from netzip_mlflow.stages.compress import compress
-    from netzip_mlflow.stages.job import Options
 
     shutil.copy(migrated, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)

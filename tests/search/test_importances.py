@@ -9,7 +9,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from netzip_mlflow.search import told
+from netzip_mlflow.search import records
 from netzip_mlflow.search.importances import importances
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(["a", "b"])}
@@ -22,9 +22,9 @@ def study_of(figures, directions=("maximize",)):
         x = number / 19
         ocs, violation = figures(x, number)
         attributes = {
-            told.OCS: ocs,
-            told.FEASIBLE: violation <= 0,
-            told.VIOLATIONS: json.dumps({"max_drop_points": violation}),
+            records.OCS: ocs,
+            records.FEASIBLE: violation <= 0,
+            records.VIOLATIONS: json.dumps({"max_drop_points": violation}),
         }
         study.add_trial(
             create_trial(

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from netzip_mlflow import techniques
-from netzip_mlflow.deployable import Deployable, deploy
+from netzip_mlflow.deployable import Deployable
 from netzip_mlflow.search import sizes
-from netzip_mlflow.stages.trial import MARGIN
+from netzip_mlflow.stages.search.objective import MARGIN
 from netzip_mlflow.techniques import Context
+from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.twin import Twin
 
 Entries = list[dict[str, Any]]

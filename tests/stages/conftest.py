@@ -17,7 +17,7 @@ from netzip_mlflow import data, models, recipe, search, tasks, techniques
 from netzip_mlflow.metrics import process
 from netzip_mlflow.metrics.process import FreshProcess
 from netzip_mlflow.report import plots, search_plots
-from netzip_mlflow.stages.job import Options
+from netzip_mlflow.runs.job import Options
 
 if TYPE_CHECKING:
     import optuna
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from netzip_mlflow.recipe import Recipe
-    from netzip_mlflow.stages.compress import Outcome
-    from netzip_mlflow.stages.found import Found
+    from netzip_mlflow.runs.bench import Outcome
+    from netzip_mlflow.stages.search.result import Found
 
 RECIPE = """
 name: small-digits
@@ -245,7 +245,7 @@ class Searches:
         self, *overrides: str, study: str | None = None, short: bool = False, **request: Any
     ) -> Found:
         """`short`: little is left to compare at the end."""
-        from netzip_mlflow.stages.search import Request, search_recipe
+        from netzip_mlflow.stages.search.command import Request, search_recipe
 
         less = ("candidates={}", "search.keep=1") if short else ()
         loaded = read_recipe(SMALL_SEARCH, self.folder, *overrides, *less)

@@ -10,9 +10,9 @@ import pytest
 from netzip_mlflow import techniques
 from netzip_mlflow.cache import StageCache
 from netzip_mlflow.deployable import Deployable
-from netzip_mlflow.stages import candidates
-from netzip_mlflow.stages.candidates import Candidate
-from netzip_mlflow.stages.job import job, open_tracker
+from netzip_mlflow.runs import candidates
+from netzip_mlflow.runs.candidates import Candidate
+from netzip_mlflow.runs.job import job, open_tracker
 
 ENTRIES = [{"prune_l1": {"ratio": 0.5}}, {"finetune": {"epochs": 2}}, {"half": {}}]
 

@@ -6,8 +6,8 @@ import pytest
 
 from netzip_mlflow import techniques
 from netzip_mlflow.errors import NetzipError
-from netzip_mlflow.stages import candidates
-from netzip_mlflow.stages.job import job, open_tracker
+from netzip_mlflow.runs import candidates
+from netzip_mlflow.runs.job import job, open_tracker
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from netzip_mlflow.cli.output import measure_object, measure_text
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import process
 from netzip_mlflow.metrics.process import FreshProcess
 from netzip_mlflow.report import plots, search_plots, table, views
+from netzip_mlflow.runs import comparison
 from netzip_mlflow.runtimes.onnxruntime import OrtSession
-from netzip_mlflow.stages import compare
 from netzip_mlflow.stages.compress import compress
 from netzip_mlflow.stages.measure import measure_files
-from netzip_mlflow.stages.show import measure_object, measure_text
 
 BIND = OrtSession.bind
 FRESH = {"size/load_ms": 2.0, "size/first_inference_ms": 1.0, "size/ram_bytes": 4e6}
@@ -34,7 +34,7 @@ def owner(path: str | Path) -> str:
 @pytest.fixture(scope="module")
 def trained(migrated, tmp_path_factory) -> Path:
     """A store with a baseline in it, which every test here finds: nothing is trained twice."""
-    from netzip_mlflow.stages.job import Options
+    from netzip_mlflow.runs.job import Options
     from netzip_mlflow.stages.train import train
 
     folder = tmp_path_factory.mktemp("trained")
@@ -70,7 +70,7 @@ def run(trained, monkeypatch, no_pictures):
     """`run(*overrides)` compresses in that store; gives the outcome and the runs of this one."""
     import mlflow
 
-    from netzip_mlflow.stages.job import Options
+    from netzip_mlflow.runs.job import Options
 
     monkeypatch.chdir(trained)
     uri = f"sqlite:///{trained / 'mlflow.db'}"
@@ -288,7 +288,7 @@ class TestPublishing:
         ("module", "name", "piece", "there"),
         [
             (plots, "figures", "plots", {"comparison.csv", "report.html"}),
-            (compare, "report", "report.html", {"comparison.csv", "plots"}),
+            (comparison, "report", "report.html", {"comparison.csv", "plots"}),
             (table, "comparison", "comparison.csv", {"report.html", "plots"}),
             (views, "overview", "views", {"comparison.csv", "report.html", "plots"}),
         ],
@@ -312,20 +312,20 @@ class TestPublishing:
         assert any(f"{piece} cannot be made" in line for line in left.said)
 
     def test_candidates_are_finished_before_anything_is_published(self, run, monkeypatch):
-        real, seen = compare.publish, []
+        real, seen = comparison.publish, []
 
         def publish(work, made, *given):
             client = work.run.client
             seen.extend(client.get_run(c.run.id).info.status for c in made)
             return real(work, made, *given)
 
-        monkeypatch.setattr(compare, "publish", publish)
+        monkeypatch.setattr(comparison, "publish", publish)
         run()
         assert seen == ["FINISHED"] * 4
 
 
 def test_a_search_ends_without_its_pictures_and_importances(searched, client, monkeypatch):
-    from netzip_mlflow.stages import searched as stage
+    from netzip_mlflow.stages.search import notes as stage
 
     def broken(*_given):
         raise ValueError("the ink is dry")
@@ -343,7 +343,7 @@ def test_a_search_ends_without_its_pictures_and_importances(searched, client, mo
 
 
 def test_a_search_goes_on_where_its_progress_cannot_be_shown(searched, client, monkeypatch):
-    from netzip_mlflow.report import searched as words
+    from netzip_mlflow.report import search_note as words
 
     def broken(*_given):
         raise ValueError("the ink is dry")

@@ -14,7 +14,7 @@ import pytest
 
 from netzip_mlflow import folders
 from netzip_mlflow.errors import InputError, NetzipError, TrackingLost
-from netzip_mlflow.stages.job import chosen, flattened, job, open_tracker
+from netzip_mlflow.runs.job import chosen, flattened, job, open_tracker
 from netzip_mlflow.tracking import Killed
 
 
@@ -129,7 +129,7 @@ def test_a_signal_while_a_run_is_made(workplace, scratch, monkeypatch, kind):
 # Works in a folder, and waits for a word that never comes.
 VICTIM = """
 import sys, tempfile
-from netzip_mlflow.stages.job import Options, job, open_tracker
+from netzip_mlflow.runs.job import Options, job, open_tracker
 options = Options(sys.argv[1], experiment="tests")
 with job("compress", "victim", options, open_tracker(options)) as work:
     (work.folder / "model.onnx").write_bytes(b"measured")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from netzip_mlflow.errors import InputError, TrackingLost
-from netzip_mlflow.stages.job import job, open_tracker
+from netzip_mlflow.runs.job import job, open_tracker
 from netzip_mlflow.stages.resend import resend
 from netzip_mlflow.tracking import patience
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from netzip_mlflow.errors import InputError
-from netzip_mlflow.stages.train import prepare, train, training_digest
+from netzip_mlflow.runs.baseline import prepare, training_digest
+from netzip_mlflow.stages.train import train
 from netzip_mlflow.tasks import open_task
 
 

@@ -219,7 +219,7 @@ def test_a_comparison_is_paired(task: Classification, labels: np.ndarray) -> Non
 def test_pruning_too_much_shows(
     task: Classification, twin: Twin, context: Context, baseline: Deployable, tmp_path
 ) -> None:
-    from netzip_mlflow.deployable import deploy
+    from netzip_mlflow.techniques.fp32 import deploy
 
     broken = deploy(PruneL1(0.95).apply(twin, context), context)
     runtime = open_runtime("onnxruntime")

@@ -33,7 +33,7 @@ def test_each_channel_has_two_values(twin: Twin, context: Context) -> None:
 
 def test_it_starts_from_the_mean_magnitude(twin: Twin, context: Context) -> None:
     """XNOR-Net, equation 6: the best scale for the sign of w is the mean of |w|."""
-    from netzip_mlflow.techniques import grids
+    from netzip_mlflow.quantisation import grids
 
     weight = twin.model.get_parameter("conv2.weight").detach()
     scale = grids.Levels(weight, "binary").scale.detach()
@@ -78,7 +78,7 @@ def test_it_learns(fresh_twin: Twin, task: Classification, context: Context) -> 
 
 def test_a_wide_layer_takes_a_25th(context: Context, task: Classification) -> None:
     """64 channels of 3x3: weights and scales, against four bytes a weight."""
-    from netzip_mlflow.techniques import grids
+    from netzip_mlflow.quantisation import grids
     from netzip_mlflow.twin import Architecture, InputSpec
 
     architecture = Architecture("factory", "tiny_networks:tiny", {"width": 64})

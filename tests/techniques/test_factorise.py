@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from netzip_mlflow.edits import low_rank
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.models import build
-from netzip_mlflow.techniques import Context, low_rank
+from netzip_mlflow.techniques import Context
 from netzip_mlflow.techniques.factorise import Factorise
 from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.twin import Architecture, Grid, InputSpec, Twin
@@ -356,7 +357,7 @@ def test_twice_split_it_is_saved_and_rebuilt(name: str, context: Context, tmp_pa
 def test_edits_that_do_not_fit_are_refused(layers: dict[str, list[int]], message: str) -> None:
     model = build("resnet8", classes=4, channels=3, size=(32, 32))
     with pytest.raises(InputError, match=message):
-        Factorise.replay(model, {"layers": layers})
+        low_rank.replay(model, {"layers": layers})
 
 
 @pytest.mark.parametrize(

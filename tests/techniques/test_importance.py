@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from netzip_mlflow.edits.channels import find_groups
 from netzip_mlflow.techniques import Context
-from netzip_mlflow.techniques.channels import find_groups
 from netzip_mlflow.techniques.importance import BATCH, importances
 from netzip_mlflow.techniques.prune_channels import PruneChannels
 from netzip_mlflow.twin import Twin

@@ -22,11 +22,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from netzip_mlflow import techniques
-from netzip_mlflow.deployable import Deployable, Exports, deploy
+from netzip_mlflow.deployable import Deployable, Exports
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics.graph import Graph
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
+from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.twin import Architecture, InputSpec, Twin
 
 CLASSES = 10

@@ -15,13 +15,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from netzip_mlflow.deployable import deploy
+from netzip_mlflow.edits import channels
+from netzip_mlflow.edits.channels import find_groups
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import operations
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
-from netzip_mlflow.techniques.channels import find_groups
 from netzip_mlflow.techniques.finetune import Finetune
+from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.techniques.prune_channels import PruneChannels
 from netzip_mlflow.twin import Architecture, InputSpec, Twin
 
@@ -234,7 +235,7 @@ def assert_rebuilt(made: Twin, folder: Path) -> None:
     fresh = made.architecture.build(len(made.classes), made.input.shape)  # type: ignore[union-attr]
     flags = [p.requires_grad for p in fresh.parameters()]
     for edit in made.edits:
-        PruneChannels.replay(fresh, json.loads(json.dumps(edit.data)))
+        channels.replay(fresh, json.loads(json.dumps(edit.data)))
     assert [p.requires_grad for p in fresh.parameters()] == flags
     assert widths(made.replace(model=fresh)) == widths(made)
 

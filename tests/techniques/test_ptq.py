@@ -13,12 +13,13 @@ import torch
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from netzip_mlflow.deployable import Deployable, deploy
+from netzip_mlflow.deployable import Deployable
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics.graph import Graph
 from netzip_mlflow.runtimes import open_runtime
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
+from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.techniques.ptq import PTQ
 from netzip_mlflow.twin import Architecture, InputSpec, Twin

@@ -27,7 +27,7 @@ def narrow(twin: Twin, context: Context) -> Twin:
 def test_training_wins_back_what_rounding_lost(
     narrow: Twin, twin: Twin, task: Classification, context: Context
 ) -> None:
-    from netzip_mlflow.techniques.calibration import accuracy
+    from netzip_mlflow.quantisation.calibration import accuracy
 
     rounded = accuracy(PTQ(bits="ternary", edges="ternary").apply(twin, context).model, task)
     trained = accuracy(PTQ().apply(narrow, context).model, task)
@@ -38,7 +38,7 @@ def test_the_file_computes_what_was_trained(
     narrow: Twin, task: Classification, context: Context
 ) -> None:
     """Only activations are rounded on the way, so that answers hardly change."""
-    from netzip_mlflow.techniques.calibration import accuracy
+    from netzip_mlflow.quantisation.calibration import accuracy
 
     shipped = accuracy(PTQ().apply(narrow, context).model, task)
     assert shipped == pytest.approx(task.validate(narrow.network()), abs=0.05)

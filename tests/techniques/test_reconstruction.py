@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from netzip_mlflow.edits.channels import Removal, remove
 from netzip_mlflow.techniques import Context, reconstruction
-from netzip_mlflow.techniques.channels import Removal, remove
 from netzip_mlflow.techniques.prune_channels import PruneChannels
 from netzip_mlflow.twin import InputSpec, Twin
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from netzip_mlflow.deployable.forms import BOOK
+from netzip_mlflow.deployable.encodings import BOOK
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.quantisation import grids
 from netzip_mlflow.tasks.classification import Classification
-from netzip_mlflow.techniques import Context, code_books, grids
+from netzip_mlflow.techniques import Context, code_books
 from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.techniques.ptq import PTQ
 from netzip_mlflow.techniques.share_kernels import ShareKernels
@@ -42,7 +43,7 @@ def _kernels(weight: torch.Tensor, scale: torch.Tensor) -> set[tuple[int, ...]]:
 def test_kernels_come_from_so_many_books(
     books: int, deep: Twin, context: Context, optimised: Optimised
 ) -> None:
-    found = code_books.rules(deep, grids.layers(deep, context), books, seed=0)
+    found = code_books.rules(deep, grids.layers(deep, context.exports), books, seed=0)
     made = grids.take(grids.put(deep, found), deep)
     shared = [name for name, grid in made.grids.items() if grid.form == "kernels"]
     assert len(shared) == 6
@@ -59,7 +60,7 @@ def test_kernels_come_from_so_many_books(
 
 
 def test_a_kernel_moves_by_the_mean_gradient_of_its_users(twin: Twin, context: Context) -> None:
-    found = code_books.rules(twin, grids.layers(twin, context), 1, seed=0)
+    found = code_books.rules(twin, grids.layers(twin, context.exports), 1, seed=0)
     (rule,) = [r for r in found.values() if isinstance(r, code_books.Shared)]
     weight = twin.model.get_parameter("conv2.weight").detach()
     with torch.no_grad():
@@ -87,7 +88,7 @@ def test_training_in_bfloat16_chooses_the_kernels_that_evaluation_does() -> None
 
 def test_more_books_follow_the_network_closer(deep: Twin, context: Context) -> None:
     def error(books: int) -> float:
-        found = code_books.rules(deep, grids.layers(deep, context), books, seed=0)
+        found = code_books.rules(deep, grids.layers(deep, context.exports), books, seed=0)
         made = grids.take(grids.put(deep, found), deep)
         return sum(
             float((deep.model.get_parameter(n) - w).detach().square().sum())
@@ -117,7 +118,7 @@ def test_a_cluster_weighs_errors() -> None:
 
 
 def test_training_wins_accuracy_back(twin: Twin, task: Classification, context: Context) -> None:
-    rules = code_books.rules(twin, grids.layers(twin, context), 1, seed=0)
+    rules = code_books.rules(twin, grids.layers(twin, context.exports), 1, seed=0)
     (shared,) = [r for r in rules.values() if isinstance(r, code_books.Shared)]
     shared.book.kernels.data = shared.book.kernels.data[:4].clone()  # so few that it hurts
     rough = grids.put(twin, rules)

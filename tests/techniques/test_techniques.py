@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from netzip_mlflow import techniques
 from netzip_mlflow.errors import InputError, SplitSealed
-from netzip_mlflow.stages import candidates
+from netzip_mlflow.runs import candidates
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import TABLE, Bounds, Context, Traits, parameter
 from netzip_mlflow.twin import Twin

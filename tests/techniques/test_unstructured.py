@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from netzip_mlflow import models, training
-from netzip_mlflow.deployable import Deployable, deploy
+from netzip_mlflow.deployable import Deployable
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import operations, size
 from netzip_mlflow.recipe import TrainSpec
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
+from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.techniques.prune_random import PruneRandom
 from netzip_mlflow.techniques.unstructured import prunable

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from netzip_mlflow.deployable import Deployable, deploy
+from netzip_mlflow.deployable import Deployable
 from netzip_mlflow.techniques import Context, Range, Traits, parameter
+from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.twin import Edit, Twin
 
 __all__ = [

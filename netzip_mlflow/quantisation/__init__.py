@@ -1,0 +1,1 @@
+"""What `ptq`, `qat`, `binarise` and `share_kernels` share: ranges, codes, grids, sensitivity."""

@@ -1,0 +1,1 @@
+"""What commands that leave MLflow runs share."""

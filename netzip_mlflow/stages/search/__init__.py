@@ -1,0 +1,1 @@
+"""The command `search`: the best OCS under the constraint."""
