@@ -17,16 +17,20 @@ if TYPE_CHECKING:
     from netzip_mlflow.scoring import Basis, read_table, score_table
     from netzip_mlflow.stages.evaluate import evaluate, visualise
     from netzip_mlflow.tasks.classification import Classification
-    from netzip_mlflow.techniques import Context, Traits, parameter
+    from netzip_mlflow.techniques import Context, Technique, Traits, parameter
+    from netzip_mlflow.techniques.binarise import Binarise
     from netzip_mlflow.techniques.distil import Distil
     from netzip_mlflow.techniques.dynamic_int8 import DynamicInt8
     from netzip_mlflow.techniques.factorise import Factorise
     from netzip_mlflow.techniques.finetune import Finetune
     from netzip_mlflow.techniques.fp32 import deploy
     from netzip_mlflow.techniques.half import Half
+    from netzip_mlflow.techniques.prune_channels import PruneChannels
     from netzip_mlflow.techniques.prune_l1 import PruneL1
     from netzip_mlflow.techniques.prune_random import PruneRandom
     from netzip_mlflow.techniques.ptq import PTQ
+    from netzip_mlflow.techniques.qat import QAT
+    from netzip_mlflow.techniques.share_kernels import ShareKernels
     from netzip_mlflow.twin import Twin
 
 # Libraries that report to their makers unless told not to, which they ask when they are imported;
@@ -40,8 +44,8 @@ for _switch, _off in (
         os.environ[_switch] = _off
 
 _HOMES = {
-    "PTQ": "techniques.ptq",
     "Basis": "scoring",
+    "Binarise": "techniques.binarise",
     "Classification": "tasks.classification",
     "Context": "techniques",
     "Deployable": "deployable",
@@ -53,10 +57,15 @@ _HOMES = {
     "InputError": "errors",
     "MeasureSpec": "recipe",
     "NetzipError": "errors",
+    "PTQ": "techniques.ptq",
+    "PruneChannels": "techniques.prune_channels",
     "PruneL1": "techniques.prune_l1",
     "PruneRandom": "techniques.prune_random",
+    "QAT": "techniques.qat",
     "Recipe": "recipe",
     "ScoreSpec": "recipe",
+    "ShareKernels": "techniques.share_kernels",
+    "Technique": "techniques",
     "Traits": "techniques",
     "Twin": "twin",
     "deploy": "techniques.fp32",
@@ -70,7 +79,9 @@ _HOMES = {
 
 __all__ = [
     "PTQ",
+    "QAT",
     "Basis",
+    "Binarise",
     "Classification",
     "Context",
     "Deployable",
@@ -82,10 +93,13 @@ __all__ = [
     "InputError",
     "MeasureSpec",
     "NetzipError",
+    "PruneChannels",
     "PruneL1",
     "PruneRandom",
     "Recipe",
     "ScoreSpec",
+    "ShareKernels",
+    "Technique",
     "Traits",
     "Twin",
     "deploy",

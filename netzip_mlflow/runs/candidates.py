@@ -164,7 +164,7 @@ def chained(
 
 def trains(technique: Technique) -> bool:
     """Whether a technique passes over the training split."""
-    return getattr(technique, "training_epochs", 0) > 0
+    return technique.training_epochs > 0
 
 
 def store(made: Candidate, deployable: Deployable, task: Task) -> None:
@@ -312,7 +312,7 @@ def _write_log(made: Candidate) -> None:
 def parameters(chain: Sequence[Technique]) -> Iterator[tuple[str, Any]]:
     """A chain's parameters as run params: `technique/1.finetune/epochs`, defaults too."""
     for position, technique in enumerate(chain):
-        named = re.sub(r"[^\w. -]", "_", technique.label().partition("(")[0])[:100]
+        named = re.sub(r"[^\w. -]", "_", technique.name)[:100]
         where = f"technique/{position}.{named}"
         for key, value in dataclasses.asdict(technique).items():  # type: ignore[call-overload]
             yield f"{where}/{key}", value

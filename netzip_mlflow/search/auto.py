@@ -78,9 +78,8 @@ def _entry(name: str, samples: int | None) -> Entry:
     """A technique with every parameter that it proposes to vary."""
     found: Any = techniques.find(name)
     bounds = {f.name: f.metadata["bounds"] for f in dataclasses.fields(found)}
-    plain = found()
-    trains = getattr(plain, "training_epochs", 0) > 0
+    trains = found().training_epochs > 0
     taught: dict[str, Any] = {"teacher": TEACHER} if trains and "teacher" in bounds else {}
-    if trains and samples is not None and samples // STEPS < getattr(plain, "batch", 0):
+    if trains and samples is not None and "batch" in bounds and samples // STEPS < found.batch:
         taught["batch"] = max(LEAST, 2 ** int(math.log2(max(samples // STEPS, 1))))
     return {name: taught | {key: AUTO for key, b in bounds.items() if b.search is not None}}

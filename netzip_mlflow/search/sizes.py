@@ -16,21 +16,19 @@ __all__ = ["known", "size_key"]
 def known(chain: Sequence[Technique]) -> bool:
     """Whether the file of the untrained chain has the size and the operations of the trained one.
 
-    Each technique says what its sizes hang on (`sized_by`): nothing but its parameters; the
-    `weights` that it is given, which are known as long as nothing has trained them; `zeros`, which
-    are known as the weights are, and until what is trained is rounded to further ones; `training`.
+    Each technique says what its size depends on (`Technique.size_depends_on`). The weights that
+    come in are known as long as nothing has trained them; zeros as the weights are, and until what
+    is trained is rounded to further ones.
     """
     trained = zeros = False
     for technique in chain:
-        hangs_on = getattr(technique, "sized_by", None)
-        if not technique.traits.size_known or hangs_on == "training":
+        basis = technique.size_depends_on
+        if basis == "training" or (trained and basis != "parameters"):
             return False
-        if trained and hangs_on is not None:
+        trained |= technique.training_epochs > 0
+        if trained and zeros and technique.traits.makes_zeros:
             return False
-        trained |= getattr(technique, "training_epochs", 0) > 0
-        if trained and zeros and getattr(technique, "makes_zeros", True):
-            return False
-        zeros |= hangs_on == "zeros"
+        zeros |= basis == "zeros"
     return True
 
 

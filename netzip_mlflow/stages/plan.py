@@ -148,7 +148,7 @@ class _Pace:
 
     def of(self, chain: Sequence[Technique]) -> float:
         """Of a candidate, from its making to its accuracy."""
-        epochs = sum(_epochs(t) for t in chain)
+        epochs = sum(technique.training_epochs for technique in chain)
         changed = any(t.traits.kind == "float" for t in chain)
         return PER_MODEL + self.judging + epochs * self.epoch + (EXPORT if changed else 0.0)
 
@@ -165,12 +165,6 @@ def _measured(recipe: Recipe, weights: bool) -> _Pace:
     train_step, forward = _timed_steps(prepare(recipe, task), task, recipe)
     judged = len(task.split("validation")) + task.sizes["test"]
     return _Pace(len(task.split("train")) * train_step, judged * forward)
-
-
-def _epochs(technique: Technique) -> int:
-    """Passes over the training split; a technique that trains only on demand counts its own."""
-    stated = getattr(technique, "epochs", 0) if technique.traits.needs_training else 0
-    return getattr(technique, "training_epochs", stated)
 
 
 def _timed_steps(network: Twin, task: Task, recipe: Recipe) -> tuple[float, float]:

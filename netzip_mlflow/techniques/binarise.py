@@ -26,6 +26,7 @@ class Binarise(Taught):
     XNOR-Net (arXiv 1603.05279), section 3.1.
     """
 
+    name: ClassVar[str] = "binarise"
     traits: ClassVar[Traits] = Traits(
         family="quantisation",
         kind="float",
@@ -46,9 +47,6 @@ class Binarise(Taught):
     )
     batch: int = parameter(128, "images a step", low=1, high=65536)
     weight_decay: float = parameter(1e-4, "L2 penalty", low=0.0, high=1.0)
-
-    def label(self) -> str:
-        return "binarise"
 
     def apply(self, twin: Twin, context: Context) -> Twin:
         """A twin whose named layers have two values per output channel.

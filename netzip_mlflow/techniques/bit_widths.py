@@ -11,6 +11,7 @@ from netzip_mlflow.deployable.encodings import FORMS
 from netzip_mlflow.errors import NetzipError, Problem
 from netzip_mlflow.techniques.context import Context
 from netzip_mlflow.techniques.parameters import parameter
+from netzip_mlflow.techniques.protocol import SizeBasis, Technique
 
 if TYPE_CHECKING:
     from netzip_mlflow.deployable import Exported
@@ -35,7 +36,7 @@ def mean_bits(search: tuple[float | None, ...] | None = None) -> Any:
 
 
 @dataclass(frozen=True)
-class Widths:
+class Widths(Technique):
     """One width for all layers but the first and the last; within a budget, a wider one for those
     that suffer most. Layers that lie on a grid already keep theirs."""
 
@@ -45,9 +46,9 @@ class Widths:
     wide: int | str = parameter(8, "bits of the layers that suffer most", choices=WIDTHS[:2])
 
     @property
-    def sized_by(self) -> str | None:
-        """Within a budget, which layers are wide hangs on the weights."""
-        return None if self.budget is None else "weights"
+    def size_depends_on(self) -> SizeBasis:
+        """Within a budget, the weights decide which layers are wide."""
+        return "parameters" if self.budget is None else "weights"
 
     def _plan(
         self, name: str, source: Exported, found: Mapping[str, Layer], context: Context

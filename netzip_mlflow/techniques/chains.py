@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from netzip_mlflow.errors import InputError, Problem
-from netzip_mlflow.techniques.parameters import parameter_problems, unread
+from netzip_mlflow.techniques.parameters import unread
 from netzip_mlflow.techniques.protocol import Technique, Traits
 from netzip_mlflow.techniques.registry import TABLE, find
 
 __all__ = ["chain", "check", "implied", "label", "problems"]
-
-WIDTHS = ("bits", "edges", "budget", "wide", "max_drop")  # what decides a layer's stored bits
 
 
 def chain(
@@ -100,11 +97,10 @@ def _given_problems(
     name: str, technique: type[Technique], given: Mapping[str, Any], where: str
 ) -> list[Problem]:
     """What is wrong with a technique's parameters; of anyone's own, what its class raises too."""
-    ask = getattr(technique, "problems", None) or partial(parameter_problems, technique)
     if name in TABLE:
-        return ask(given, where)
+        return technique.problems(given, where)
     try:
-        faults = ask(given, where)
+        faults = technique.problems(given, where)
         if not faults and not isinstance(label := technique(**given).label(), str):
             faults = [Problem(where, f"its label is {label!r}", "a text")]
     except Exception as error:  # noqa: BLE001 (it is anyone's code)
@@ -121,7 +117,8 @@ def _contradictions(
         return []
     ((name, given),) = last.items()
     why = f"and {whole[0]} has put every layer on values of its own"
-    return unread(given, WIDTHS, f"{where}.{name}", why, f"without it, or without {whole[0]}")
+    keys = known[-1][2].off_grid
+    return unread(given, keys, f"{where}.{name}", why, f"without it, or without {whole[0]}")
 
 
 def _undone(name: str, traits: Traits, earlier: str, before: Traits) -> tuple[str, str] | None:

@@ -30,6 +30,7 @@ class Distil(Trained):
     masks of before are gone and nothing has to be replayed. Input and classes are the twin's.
     """
 
+    name: ClassVar[str] = "distil"
     traits: ClassVar[Traits] = Traits(
         family="distillation",
         kind="float",

@@ -11,7 +11,7 @@ from netzip_mlflow.deployable import Deployable, compact
 from netzip_mlflow.quantisation.quantiser_output import quiet_quantiser
 from netzip_mlflow.techniques.context import Context
 from netzip_mlflow.techniques.parameters import parameter
-from netzip_mlflow.techniques.protocol import Traits
+from netzip_mlflow.techniques.protocol import Technique, Traits
 
 if TYPE_CHECKING:
     from netzip_mlflow.twin import Twin
@@ -20,10 +20,11 @@ __all__ = ["DynamicInt8"]
 
 
 @dataclass(frozen=True)
-class DynamicInt8:
+class DynamicInt8(Technique):
     """ONNX Runtime's dynamic quantisation. Small, and on convolutions always slower: an honest
     negative example (ranges are found anew at each call, and ConvInteger has no fast kernel)."""
 
+    name: ClassVar[str] = "dynamic_int8"
     traits: ClassVar[Traits] = Traits(
         family="quantisation",
         kind="deploy",
@@ -33,9 +34,6 @@ class DynamicInt8:
     per_channel: bool = parameter(
         True, "linear layers: one scale per output (convolutions have one per tensor)"
     )
-
-    def label(self) -> str:
-        return "dynamic_int8"
 
     def apply(self, twin: Twin, context: Context) -> Deployable:
         """Quantise the exported twin; raises NetzipError when it cannot be exported."""

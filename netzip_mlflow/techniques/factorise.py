@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from netzip_mlflow.errors import NetzipError, Problem
 from netzip_mlflow.techniques.context import Context
-from netzip_mlflow.techniques.parameters import Range, parameter, parameter_problems, unread
+from netzip_mlflow.techniques.parameters import Range, parameter, unread
 from netzip_mlflow.techniques.patterns import chosen
-from netzip_mlflow.techniques.protocol import Traits
+from netzip_mlflow.techniques.protocol import SizeBasis, Technique, Traits
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ __all__ = ["Factorise"]
 
 
 @dataclass(frozen=True)
-class Factorise:
+class Factorise(Technique):
     """Splits linear layers and 1x1 convolutions in two (truncated SVD) and spatial convolutions
     into 1x1 -> kxk -> 1x1 (Tucker-2 by HOSVD and HOOI; Kim et al., arXiv 1511.06530, section 3).
 
@@ -33,6 +33,7 @@ class Factorise:
     of which VBMF takes all for noise stays too, unless `layers` asked for it: then it is an error.
     """
 
+    name: ClassVar[str] = "factorise"
     traits: ClassVar[Traits] = Traits(
         family="decomposition",
         kind="float",
@@ -57,7 +58,7 @@ class Factorise:
     @classmethod
     def problems(cls, given: Mapping[str, Any], where: str) -> list[Problem]:
         """What is wrong with a recipe's parameters."""
-        found = parameter_problems(cls, given, where)
+        found = super().problems(given, where)
         method = given.get("method", cls.method)
         why = f"which method: {method} does not read"
         for key in ("ratio", "energy"):
@@ -66,9 +67,9 @@ class Factorise:
         return found
 
     @property
-    def sized_by(self) -> str | None:
+    def size_depends_on(self) -> SizeBasis:
         """Ranks by energy or VBMF are those of the weights."""
-        return None if self.method == "ratio" else "weights"
+        return "parameters" if self.method == "ratio" else "weights"
 
     def label(self) -> str:
         given = {"ratio": f"{self.ratio:g}", "energy": f"energy {self.energy:g}"}

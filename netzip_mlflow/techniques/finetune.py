@@ -22,15 +22,16 @@ class Finetune(Taught):
     (on validation).
     """
 
+    name: ClassVar[str] = "finetune"
     traits: ClassVar[Traits] = Traits(
         family="training",
         kind="float",
         summary="more training, masks kept, optionally with the baseline as teacher",
         needs_training=True,
+        makes_zeros=False,
         searched=False,
         starts=({"epochs": 4, "lr": 0.03},),
     )
-    makes_zeros: ClassVar[bool] = False
 
     def label(self) -> str:
         return "finetune(teacher)" if self.teacher else "finetune"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from netzip_mlflow.deployable import Deployable, compact, pack_zeros
 from netzip_mlflow.techniques.context import Context
 from netzip_mlflow.techniques.parameters import parameter
-from netzip_mlflow.techniques.protocol import Traits
+from netzip_mlflow.techniques.protocol import Technique, Traits
 
 if TYPE_CHECKING:
     import onnx
@@ -22,7 +22,7 @@ LEAST = 17  # numbers; the node that widens an initialiser takes about 32 bytes 
 
 
 @dataclass(frozen=True)
-class Half:
+class Half(Technique):
     """Half the size. Input and output stay float32.
 
     `fp16` is ONNX Runtime's converter: a CPU without fp16 kernels inserts casts and computes in
@@ -32,12 +32,13 @@ class Half:
     runtime folds when it loads the file. It computes in float32, and counts as 32 bits.
     """
 
+    name: ClassVar[str] = "half"
     traits: ClassVar[Traits] = Traits(
         family="quantisation",
         kind="deploy",
         summary="weights in two bytes: float16, computed so, or bfloat16, computed in float32",
+        makes_zeros=False,  # what is too small for fp16 becomes 1e-7
     )
-    makes_zeros: ClassVar[bool] = False  # what is too small for fp16 becomes 1e-7
     dtype: str = parameter(
         "fp16", "fp16: range 6e-8 to 65504; bf16: float32's range", choices=("fp16", "bf16")
     )

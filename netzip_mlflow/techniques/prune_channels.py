@@ -12,7 +12,7 @@ from netzip_mlflow.errors import NetzipError, Problem
 from netzip_mlflow.techniques.context import Context
 from netzip_mlflow.techniques.parameters import Range, parameter, unread
 from netzip_mlflow.techniques.patterns import chosen
-from netzip_mlflow.techniques.protocol import Traits
+from netzip_mlflow.techniques.protocol import SizeBasis, Traits
 from netzip_mlflow.techniques.trained import Taught
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class PruneChannels(Taught):
     global` ranks all layers together, taylor as it is, the others divided by their layer's mean.
     """
 
+    name: ClassVar[str] = "prune_channels"
     traits: ClassVar[Traits] = Traits(
         family="pruning",
         kind="float",
@@ -87,10 +88,10 @@ class PruneChannels(Taught):
         return self.steps * self.epochs
 
     @property
-    def sized_by(self) -> str | None:
+    def size_depends_on(self) -> SizeBasis:
         """Ranked together, layers keep what their weights are worth."""
         if self.scope == "uniform":
-            return None
+            return "parameters"
         learned = self.epochs or self.reconstruct
         return "training" if self.steps > 1 and learned else "weights"
 

@@ -23,13 +23,13 @@ class PruneL1(Unstructured):
     torch.nn.utils.prune does (`global_unstructured` or, per layer, `l1_unstructured`).
     """
 
+    name: ClassVar[str] = "prune_l1"
     traits: ClassVar[Traits] = Traits(
         family="pruning",
         kind="float",
         stage="sparsity",
         summary="zeros in place of the smallest weights, at once or in steps with training",
     )
-    name: ClassVar[str] = "prune_l1"
 
     def _scores(self, weights: list[torch.Tensor], seed: int) -> list[torch.Tensor]:  # noqa: ARG002
         """The magnitudes; the seed plays no part."""

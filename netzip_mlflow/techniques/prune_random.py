@@ -22,6 +22,7 @@ class PruneRandom(Unstructured):
     draws as torch.nn.utils.prune does under the same seed.
     """
 
+    name: ClassVar[str] = "prune_random"
     traits: ClassVar[Traits] = Traits(
         family="pruning",
         kind="float",
@@ -29,7 +30,6 @@ class PruneRandom(Unstructured):
         summary="zeros in place of random weights, at once or in steps with training",
         searched=False,
     )
-    name: ClassVar[str] = "prune_random"
 
     def _scores(self, weights: list[torch.Tensor], seed: int) -> list[torch.Tensor]:
         """Uniform in (0, 1]; the same draw at every step, so that masks are nested."""

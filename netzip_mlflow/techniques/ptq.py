@@ -11,8 +11,8 @@ from netzip_mlflow.deployable.encodings import FORMS
 from netzip_mlflow.errors import NetzipError, Problem
 from netzip_mlflow.techniques.bit_widths import BITS, Widths, idle_problems
 from netzip_mlflow.techniques.context import Context
-from netzip_mlflow.techniques.parameters import Range, parameter, parameter_problems, unread
-from netzip_mlflow.techniques.protocol import Traits
+from netzip_mlflow.techniques.parameters import Range, parameter, unread
+from netzip_mlflow.techniques.protocol import SizeBasis, Traits
 
 if TYPE_CHECKING:
     from netzip_mlflow.deployable import Exported
@@ -36,12 +36,14 @@ class PTQ(Widths):
     less accurate there (0.8 points on ResNet-20/CIFAR-10).
     """
 
+    name: ClassVar[str] = "ptq"
     traits: ClassVar[Traits] = Traits(
         family="quantisation",
         kind="deploy",
         summary="int8 arithmetic, weights stored in 8 bits or fewer, ranges from calibration data",
         needs_calibration=True,
         reads_grids=True,
+        off_grid=("bits", "edges", "budget", "wide", "max_drop"),
         starts=({"bits": 4},),
     )
     max_drop: float | None = parameter(
@@ -70,7 +72,7 @@ class PTQ(Widths):
     @classmethod
     def problems(cls, given: Mapping[str, Any], where: str) -> list[Problem]:
         """What is wrong with a recipe's parameters."""
-        found = parameter_problems(cls, given, where)
+        found = super().problems(given, where)
         if found:
             return found
         calibration = given.get("calibration", cls.calibration)
@@ -86,9 +88,9 @@ class PTQ(Widths):
         return super().idle() or told
 
     @property
-    def sized_by(self) -> str | None:
+    def size_depends_on(self) -> SizeBasis:
         """Until the drop is within `max_drop`, layers get wider."""
-        return super().sized_by if self.max_drop is None else "training"
+        return super().size_depends_on if self.max_drop is None else "training"
 
     def label(self) -> str:
         return f"ptq({BITS[self.bits]})"

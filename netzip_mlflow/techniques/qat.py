@@ -29,6 +29,7 @@ class QAT(Widths, Taught):
     Source: Esser et al., Learned Step Size Quantization (arXiv 1902.08153).
     """
 
+    name: ClassVar[str] = "qat"
     traits: ClassVar[Traits] = Traits(
         family="quantisation",
         kind="float",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 from netzip_mlflow import factories
 from netzip_mlflow.edits import ENTRY_POINTS
@@ -45,29 +46,31 @@ def find(name: str) -> type[Technique]:
         hint = did_you_mean(name, known)
         allowed = f"{', '.join(known)}, or module:function"
         raise InputError(Problem("", f"unknown technique {name!r}", allowed, hint))
-    found = factories.import_function(target, f"technique {name!r}")
-    if isinstance(found, type):
-        return _sound(name, found)
-    from netzip_mlflow.techniques.function import own
+    value = factories.import_function(target, f"technique {name!r}")
+    if not isinstance(value, type):
+        from netzip_mlflow.techniques.function import technique_of
 
-    return own(name, found)
-
-
-def _sound(name: str, found: type) -> type[Technique]:
-    wanted = [n for n in ("traits", "apply", "label") if not hasattr(found, n)]
-    if not dataclasses.is_dataclass(found):
-        wanted.append("@dataclass")
-    else:
-        wanted += [
-            f"{f.name}: parameter(...)"
-            for f in dataclasses.fields(found)
-            if not isinstance(f.metadata.get("bounds"), Bounds)
-        ]
-    if wanted:
-        allowed = "a frozen dataclass with traits, apply, label, and fields made by parameter(...)"
-        what = f"{name!r} is no technique, it lacks {', '.join(wanted)}"
+        return technique_of(name, value)
+    if missing := [] if name in TABLE else list(_missing(value)):
+        allowed = (
+            "a frozen dataclass that subclasses netzip_mlflow.Technique, with name, traits, apply, "
+            "and fields made by parameter(...)"
+        )
+        what = f"{name!r} is not a technique, it lacks {', '.join(missing)}"
         raise InputError(Problem("", what, allowed))
-    return found  # type: ignore[return-value]  (seen to have what the protocol wants)
+    return value
+
+
+def _missing(value: type) -> Iterator[str]:
+    if not issubclass(value, Technique):
+        yield "the base class Technique"
+    yield from (part for part in ("name", "traits", "apply") if not hasattr(value, part))
+    if not dataclasses.is_dataclass(value):
+        yield "@dataclass"
+        return
+    for each in dataclasses.fields(value):
+        if not isinstance(each.metadata.get("bounds"), Bounds):
+            yield f"{each.name}: parameter(...)"
 
 
 def installed() -> dict[str, str]:

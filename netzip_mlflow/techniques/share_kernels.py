@@ -28,6 +28,7 @@ class ShareKernels(Taught):
     al., Clustering Convolutional Kernels (ECCV 2018).
     """
 
+    name: ClassVar[str] = "share_kernels"
     traits: ClassVar[Traits] = Traits(
         family="quantisation",
         kind="float",

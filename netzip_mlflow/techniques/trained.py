@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.errors import NetzipError, Problem
 from netzip_mlflow.techniques.context import Context
-from netzip_mlflow.techniques.parameters import Range, parameter, parameter_problems, unread
+from netzip_mlflow.techniques.parameters import Range, parameter, unread
+from netzip_mlflow.techniques.protocol import Technique
 
 if TYPE_CHECKING:
     from netzip_mlflow.distillation import Teacher
@@ -19,7 +19,7 @@ __all__ = ["Taught", "Trained"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class Trained(Technique):
     """Parameters of a training on the training split."""
 
     epochs: int = parameter(
@@ -43,7 +43,7 @@ class Trained:
     @classmethod
     def problems(cls, given: Mapping[str, Any], where: str) -> list[Problem]:
         """What is wrong with a recipe's parameters."""
-        found = parameter_problems(cls, given, where)
+        found = super().problems(given, where)
         if not found and not (given.get("flip") or given.get("crop")):
             why = "and without augmentation all views are alike"
             found += unread(given, ["views"], where, why, "flip or crop beside it")
@@ -96,7 +96,7 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taught(Trained, abc.ABC):
+class Taught(Trained):
     """A training with the uncompressed network as teacher, where it is wanted.
 
     With `teacher: baseline` the loss is alpha x T^2 x KL(teacher || student, at temperature T) +
@@ -123,10 +123,6 @@ class Taught(Trained, abc.ABC):
             keys = ("temperature", "alpha", *(["features"] if given.get("features") else []))
             found += unread(given, keys, where, "and no teacher", "teacher: baseline beside it")
         return found
-
-    @abc.abstractmethod
-    def label(self) -> str:
-        """Short text for tables, such as `finetune(teacher)`."""
 
     def train(self, twin: Twin, context: Context) -> Twin:
         """A trained copy, never worse on validation than the twin as it came.

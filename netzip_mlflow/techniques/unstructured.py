@@ -6,12 +6,13 @@ import abc
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.errors import NetzipError, Problem
 from netzip_mlflow.techniques.context import Context
 from netzip_mlflow.techniques.parameters import Range, parameter, unread
 from netzip_mlflow.techniques.patterns import chosen
+from netzip_mlflow.techniques.protocol import SizeBasis
 from netzip_mlflow.techniques.trained import Taught
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ class Unstructured(Taught):
     Gupta, arXiv 1710.01878, equation 1). Zeros that an earlier pruning has masked count in.
     """
 
-    name: ClassVar[str]
     ratio: float = parameter(
         0.3, "share of weights set to zero", low=0.0, high=0.99, search=Range(0.1, 0.9)
     )
@@ -66,7 +66,7 @@ class Unstructured(Taught):
         return (self.steps - 1) * self.epochs
 
     @property
-    def sized_by(self) -> str:
+    def size_depends_on(self) -> SizeBasis:
         """The file packs zeros: those of the masks, which the weights before decide in one shot."""
         return "zeros" if self.steps == 1 else "training"
 

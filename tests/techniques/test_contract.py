@@ -219,7 +219,8 @@ def test_its_description_is_complete(name: str) -> None:
     assert found.traits.stage == "structure" or name not in edits.TABLE
     label = found().label()
     assert re.fullmatch(r"[a-z0-9_]+(\([^()]+\))?", label)
-    assert label.split("(")[0] == name, "run params are keyed by it"
+    assert label.split("(")[0] == name
+    assert found.name == name, "run params are keyed by it"
     assert techniques.names()[name] == found.traits.summary
     assert all(b.help for b in _bounds(name).values())
 
@@ -285,6 +286,8 @@ def test_values_outside_its_bounds_are_refused(name: str, key: str) -> None:
         assert problem.allowed == str(bounds)
         with pytest.raises(InputError):
             techniques.chain([{name: {key: value}}])
+        with pytest.raises(InputError, match=f"{name}.{key}"):
+            techniques.find(name)(**{key: value})
 
 
 # what must stand beside a parameter so that it counts
@@ -340,7 +343,15 @@ OTHERS: dict[tuple[str, str], Any] = {
     ("prune_random", "keep"): "conv*",
 }
 # needs two inner layers, the tiny network has one: tests/techniques/test_share_kernels.py
-CHANGING = [p for p in PARAMETERS if p != ("share_kernels", "books")]
+# and that a training's parameters are handed on is proved below, what they do in `finetune`
+SHARED = {field.name for field in dataclasses.fields(Trained)}
+TRAINED = [n for n in NAMES if issubclass(techniques.find(n), Trained)]
+CHANGING = [
+    (name, key)
+    for name, key in PARAMETERS
+    if (name, key) != ("share_kernels", "books")
+    and (key not in SHARED or name == "finetune" or name not in TRAINED)
+]
 
 
 @every_parameter
@@ -395,3 +406,31 @@ def test_each_parameter_changes_the_result(
         assert not same
     else:
         assert _digest(before) != _digest(after)
+
+
+class _Handed(Exception):
+    """A training was begun."""
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_its_training_is_as_its_parameters_say(
+    name: str, twin: Twin, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(*_twin: Any, **handed: Any) -> None:
+        raise _Handed(handed)
+
+    monkeypatch.setattr("netzip_mlflow.training.fit", fit)
+    shared = {
+        "epochs": 3, "lr": 0.02, "batch": 48, "optimizer": "adamw", "schedule": "onecycle",
+        "weight_decay": 0.001, "flip": True, "crop": 2, "views": 5,
+    }  # fmt: skip
+    assert shared.keys() == SHARED
+    steps = {"steps": 2} if name in ("prune_l1", "prune_random") else {}
+    with pytest.raises(_Handed) as caught:
+        techniques.find(name)(**shared, **steps).apply(twin, context)
+    handed = caught.value.args[0]
+    spec = handed["spec"]
+    assert (spec.augment.flip, spec.augment.crop, handed["views"]) == (True, 2, 5)
+    for key in SHARED - {"flip", "crop", "views"}:
+        assert getattr(spec, key) == shared[key]
+    assert (handed["seed"], handed["threads"]) == (context.seed, context.threads)

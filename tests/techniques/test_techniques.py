@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netzip_mlflow import techniques
+from netzip_mlflow import edits, techniques
 from netzip_mlflow.errors import InputError, SplitSealed
 from netzip_mlflow.runs import candidates
 from netzip_mlflow.tasks.classification import Classification
@@ -70,7 +70,7 @@ def test_the_known_techniques_and_their_parameters(golden) -> None:
 
 
 def test_an_installed_technique_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("low_rank", "own_techniques:Factorise", techniques.ENTRY_POINTS)
+    point = EntryPoint("low_rank", "own_techniques:Factorise", edits.ENTRY_POINTS)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
     assert "low_rank" in techniques.names()
     assert techniques.find("low_rank").__name__ == "Factorise"
@@ -86,9 +86,9 @@ def test_an_installed_technique_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
         ("own_techniques:", "'own_techniques:'; allowed: module:function"),
         (
             "own_techniques:Loose",
-            r"is no technique, it lacks label, ratio: parameter\(\.\.\.\); allowed: a frozen data",
+            r"it lacks name, ratio: parameter\(\.\.\.\); allowed: a frozen data",
         ),
-        ("pathlib:Path", "is no technique, it lacks traits, apply, label, @dataclass"),
+        ("pathlib:Path", "it lacks the base class Technique, traits, apply, @dataclass"),
     ],
 )
 def test_an_unknown_technique_is_refused(name: str, message: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from netzip_mlflow.deployable import Deployable
-from netzip_mlflow.techniques import Context, Range, Traits, parameter
+from netzip_mlflow.techniques import Context, Range, Technique, Traits, parameter
 from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.twin import Edit, Twin
 
@@ -31,9 +31,10 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Clip:
+class Clip(Technique):
     """Weights within limits."""
 
+    name: ClassVar[str] = "clip"
     traits: ClassVar[Traits] = Traits(family="own", kind="float", summary="weights within limits")
     limit: float = parameter(1.0, "largest magnitude", low=0.1, high=10.0, search=Range(0.5, 2.0))
 
@@ -95,9 +96,10 @@ def peek(twin: Twin, context: Context, final: bool) -> Twin:
 
 
 @dataclass(frozen=True)
-class Factorise:
+class Factorise(Technique):
     """The last layer as a product of two, by singular values: fewer parameters, other structure."""
 
+    name: ClassVar[str] = "factorise"
     traits: ClassVar[Traits] = Traits(
         family="decomposition", kind="float", summary="two thin layers", stage="structure"
     )
@@ -129,14 +131,11 @@ class Factorise:
 
 
 @dataclass(frozen=True)
-class Forgetful:
+class Forgetful(Technique):
     """Records an edit that it cannot replay."""
 
+    name: ClassVar[str] = "forgetful"
     traits: ClassVar[Traits] = Traits("own", "float", "no replay", stage="structure")
-
-    def label(self) -> str:
-        """For tables."""
-        return "forgetful"
 
     def apply(self, twin: Twin, context: Context) -> Twin:
         """Only the record."""
@@ -144,8 +143,8 @@ class Forgetful:
 
 
 @dataclass(frozen=True)
-class Loose:
-    """A dataclass, but no technique: its field has no bounds, and it has no label."""
+class Loose(Technique):
+    """A technique whose field has no bounds, and that has no name."""
 
     traits: ClassVar[Traits] = Traits("own", "float", "loose")
     ratio: float = 0.5

@@ -355,7 +355,7 @@ class Trials:
             if epoch == 1:
                 history.clear()
             history.append(value)
-            epochs = getattr(made.technique, "training_epochs", 0)
+            epochs = made.technique.training_epochs if made.technique else 0
             limit = self.limits.max_drop_points
             if made.last_training and early_stopping.hopeless(history, epochs, base, limit):
                 raise Stopped.by_drop(f"after epoch {epoch}", 100 * (base - max(history)))

@@ -94,6 +94,6 @@ def _starts(trials: Trials) -> list[Mapping[str, Any]]:
             continue
         except Exception:  # noqa: BLE001 (anyone's code: its trial will say what)
             bound, hindered = None, False
-        epochs = sum(getattr(technique, "training_epochs", 0) for technique in chain)
+        epochs = sum(technique.training_epochs for technique in chain)
         found.append((hindered, -(bound or 0.0) / (1 + epochs), parameters))
     return [parameters for *_, parameters in sorted(found, key=lambda f: f[:2])]
