@@ -433,4 +433,5 @@ def test_its_training_is_as_its_parameters_say(
     assert (spec.augment.flip, spec.augment.crop, handed["views"]) == (True, 2, 5)
     for key in SHARED - {"flip", "crop", "views"}:
         assert getattr(spec, key) == shared[key]
-    assert (handed["seed"], handed["threads"]) == (context.seed, context.threads)
+    assert handed["seed"] == context.seed + len(steps), "each step draws for itself"
+    assert handed["threads"] == context.threads
