@@ -20,6 +20,7 @@ import yaml
 
 from netzip_mlflow import recipe as recipes
 from netzip_mlflow import techniques
+from netzip_mlflow.techniques.trained import Taught, Trained
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -92,14 +93,33 @@ def test_techniques_table_is_the_metadata():
     assert headings == list(techniques.TABLE)
 
 
-@pytest.mark.parametrize("name", techniques.TABLE)
-def test_techniques_parameters_are_the_metadata(name: str):
-    wanted = {}
-    for field in dataclasses.fields(techniques.find(name)):
+def parameters(technique: type) -> dict[str, list[str]]:
+    """A table's rows: allowed, default, meaning."""
+    table = {}
+    for field in dataclasses.fields(technique):
         bounds = field.metadata["bounds"]
         allowed = str(bounds).replace("|", r"\|")
-        wanted[field.name] = [allowed, f"`{as_yaml(field.default)}`", bounds.help]
-    assert rows(section(DOCS / "techniques.md", f"`{name}`")) == wanted
+        table[field.name] = [allowed, f"`{as_yaml(field.default)}`", bounds.help]
+    return table
+
+
+def test_parameters_of_training_are_the_metadata():
+    assert rows(section(DOCS / "techniques.md", "Training")) == parameters(Taught)
+
+
+@pytest.mark.parametrize("name", techniques.TABLE)
+def test_techniques_parameters_are_the_metadata(name: str):
+    technique = techniques.find(name)
+    shared = parameters(next((c for c in (Taught, Trained) if issubclass(technique, c)), Empty))
+    wanted = {k: row for k, row in parameters(technique).items() if shared.get(k) != row}
+    text = section(DOCS / "techniques.md", f"`{name}`")
+    assert rows(text) == wanted
+    assert ("(#training)" in text) == bool(shared)
+
+
+@dataclasses.dataclass
+class Empty:
+    """A technique that does not train."""
 
 
 # recipes.md

@@ -41,7 +41,7 @@ class Bounds:
         if self.choices is not None:
             text = " | ".join(map(str, self.choices))
         else:
-            kind = {int: "an integer", float: "a number", bool: "true | false", str: "a text"}[
+            kind = {int: "an integer", float: "a number", bool: "true | false", str: "a string"}[
                 self.type
             ]
             limits = {

@@ -239,7 +239,7 @@ def test_malformed_candidates_are_left_to_the_schema() -> None:
         (Bounds(float), "a number"),
         (Bounds(float, high=0.5), "a number <= 0.5"),
         (Bounds(bool), "true | false"),
-        (Bounds(str, optional=True), "a text | null"),
+        (Bounds(str, optional=True), "a string | null"),
         (Bounds(str, choices=("a", "b"), optional=True), "a | b | null"),
     ],
 )
