@@ -78,12 +78,12 @@ class StageCache:
                 f"{LIMIT}: {text!r} given; allowed: a whole number of bytes, 0 or more"
             )
         limit = int(text) if text else cls.limit
-        given, shared = environment.get(FOLDER, ""), Path(environment.get("XDG_CACHE_HOME", ""))
+        folder, shared = environment.get(FOLDER, ""), Path(environment.get("XDG_CACHE_HOME", ""))
         try:
             home = shared if shared.is_absolute() else Path.home() / ".cache"
         except RuntimeError:
             home = None
-        base = Path(given).expanduser().absolute() if given else home and home / "netzip"
+        base = Path(folder).expanduser().absolute() if folder else home and home / "netzip"
         return None if base is None or limit == 0 else cls(base / "stages", limit, allow)
 
     def apply(
@@ -98,20 +98,20 @@ class StageCache:
         if technique.traits.kind != "float":
             return timed(technique, twin, context)
         try:
-            found = keys.ingredients(technique, twin, context)
+            parts = keys.ingredients(technique, twin, context)
         except NetzipError as reason:
             note(f"{label}: not cached: {reason}")
             return timed(technique, twin, context)
-        key = keys.digest(found)
-        known = self._read(key, note)
-        if known is not None:
-            return known
-        made = timed(technique, twin, context)
-        if not isinstance(made.result, Twin):
-            return made
-        entry = {"made_from": found, "seconds": made.seconds}
-        kept = self._keep(key, made.result, entry, lambda why: note(f"{label}: {why}"))
-        return Applied(kept, made.seconds, key)
+        key = keys.digest(parts)
+        stored = self._read(key, note)
+        if stored is not None:
+            return stored
+        applied = timed(technique, twin, context)
+        if not isinstance(applied.result, Twin):
+            return applied
+        entry = {"made_from": parts, "seconds": applied.seconds}
+        kept = self._keep(key, applied.result, entry, lambda why: note(f"{label}: {why}"))
+        return Applied(kept, applied.seconds, key)
 
     def tidy(self) -> None:
         """Drop the least recently used entries until all fit, and what dead processes left."""
@@ -153,28 +153,28 @@ class StageCache:
         note(f"cache: entry {key} was damaged ({damage}); dropped, computed again")
         return None
 
-    def _keep(self, key: str, made: Twin, about: Mapping[str, Any], note: Note) -> Twin:
+    def _keep(self, key: str, twin: Twin, about: Mapping[str, Any], note: Note) -> Twin:
         """Store a twin and what is known `about` it where that can be done; what to go on with."""
         partial = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
-            made.save(partial)
+            twin.save(partial)
             again = Twin.load(partial, self.allow)
-            if not _same(made, again):
+            if not _same(twin, again):
                 note("not cached: what it changed is not part of a saved twin")
-                return made
+                return twin
             files = {name: _digest(partial / name) for name in (WEIGHTS, DESCRIPTION)}
             entry = {"format": FORMAT, "files": files, **about}
             (partial / ENTRY).write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
             if _size(partial) > self.limit:
                 note(f"not cached: {_size(partial):,} bytes, the cache holds {self.limit:,}")
-                return made
+                return twin
             with contextlib.suppress(OSError):  # it is there: another process was faster
                 partial.rename(self.folder / key)
         except (OSError, NetzipError) as error:
             note(f"not cached: {error}")
-            return made
+            return twin
         finally:
             if partial is not None:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -222,10 +222,10 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
-def _same(made: Twin, again: Twin) -> bool:
+def _same(twin: Twin, again: Twin) -> bool:
     """Whether the twin read back is the one that was made: values, structure, and its answer."""
     import torch
 
-    plain = made.copy()
+    plain = twin.copy()
     plain.model.cpu().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    return made.digest() == again.digest() and keys.answer(plain) == keys.answer(again)
+    return twin.digest() == again.digest() and keys.answer(plain) == keys.answer(again)

@@ -30,9 +30,9 @@ class Uncacheable(NetzipError):
     """The result hangs on something that no key can hold; the message says on what."""
 
 
-def digest(found: Mapping[str, Any]) -> str:
+def digest(parts: Mapping[str, Any]) -> str:
     """SHA-256 of the ingredients, first 32 hex digits."""
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def ingredients(technique: Technique, twin: Twin, context: Context) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def ingredients(technique: Technique, twin: Twin, context: Context) -> dict[str,
     task, teacher = context.task, context.teacher
     if context.validate != task.validate:
         raise Uncacheable("the context validates by a function of its own")
-    found = {
+    parts = {
         "twin": _network(twin),
         "technique": _technique(technique),
         "task": code(type(task)),
@@ -64,7 +64,7 @@ def ingredients(technique: Technique, twin: Twin, context: Context) -> dict[str,
         "versions": _versions(),
     }
     try:
-        return json.loads(json.dumps(found))
+        return json.loads(json.dumps(parts))
     except (TypeError, ValueError) as error:
         raise Uncacheable(f"a parameter cannot be written as JSON: {error}") from None
 
@@ -72,9 +72,9 @@ def ingredients(technique: Technique, twin: Twin, context: Context) -> dict[str,
 def _network(twin: Twin) -> dict[str, Any]:
     if twin.architecture is None:
         raise Uncacheable("the network came as a plain module, which cannot be rebuilt")
-    made = twin.architecture
-    factory = made.kind != "name"
-    source = code(import_function(made.name, "architecture")) if factory else None
+    architecture = twin.architecture
+    factory = architecture.kind != "name"
+    source = code(import_function(architecture.name, "architecture")) if factory else None
     # two structures may carry the same weights, where a user's technique changed a layer's settings
     return {"digest": twin.digest(), "answer": answer(twin), "source": source}
 
@@ -105,21 +105,21 @@ def _technique(technique: Technique) -> dict[str, Any]:
         for key, value in parameters.items()
         if isinstance(value, str) and FACTORY_PATH.fullmatch(value)
     }
-    found = {"code": code(function), "label": technique.label(), "parameters": parameters}
-    return found | ({"named": named} if named else {})
+    parts = {"code": code(function), "label": technique.label(), "parameters": parameters}
+    return parts | ({"named": named} if named else {})
 
 
-def code(found: Any) -> list[str]:
+def code(function: Any) -> list[str]:
     """A class or function by name, with the digest of its source where that is not ours.
 
     Raises:
         Uncacheable: no file determines it.
     """
-    name = getattr(found, "__qualname__", repr(found))
-    path = f"{found.__module__}:{name}"
-    if found.__module__.partition(".")[0] == PACKAGE:
+    name = getattr(function, "__qualname__", repr(function))
+    path = f"{function.__module__}:{name}"
+    if function.__module__.partition(".")[0] == PACKAGE:
         return [path]
-    source = source_digest(found)
+    source = source_digest(function)
     if source is None:
         raise Uncacheable(
             f"{path} has no file whose text determines it (defined in a function or by hand, or"
@@ -141,22 +141,22 @@ def _machine() -> dict[str, Any]:
     """What decides how arithmetic rounds."""
     import torch
 
-    found = machine.fingerprint({})
+    fingerprint = machine.fingerprint({})
     capability = torch.backends.cpu.get_cpu_capability()
-    return {k: found[k] for k in ("cpu", "instruction_sets")} | {"torch": capability}
+    return {k: fingerprint[k] for k in ("cpu", "instruction_sets")} | {"torch": capability}
 
 
 @functools.cache
 def _versions() -> dict[str, str | None]:
     """Of Python, this package and all that it depends on."""
     names = [re.split(r"[^A-Za-z0-9._-]", text, maxsplit=1)[0] for text in _requirements()]
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in (DISTRIBUTION, *sorted(set(names))):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:  # an extra's, or a checkout that was never installed
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 def _requirements() -> list[str]:

@@ -246,20 +246,20 @@ class _Proof:
         pruned = copy.deepcopy(self.model)
         try:
             remove(pruned, self.shape, [removal for _, removal in chosen])
-            given = self._answer(pruned, self.sample)
+            answer = self._answer(pruned, self.sample)
         except (NetzipError, *MISFITS):
             return False
-        if given.shape != self.whole.shape:
+        if answer.shape != self.whole.shape:
             return False
         if not all(group.provable for group in groups):
             return True
         unread = copy.deepcopy(self.model)
         for group, removal in chosen:
             _unread(unread, group, set(removal.channels))
-        wanted = self._answer(unread, self.sample)
-        change = float((wanted - self.whole).abs().max())
+        expected = self._answer(unread, self.sample)
+        change = float((expected - self.whole).abs().max())
         allowed = max(self.close * change, self.noise * float(self.whole.abs().max()))
-        return float((given - wanted).abs().max()) <= allowed
+        return float((answer - expected).abs().max()) <= allowed
 
 
 def _unread(model: nn.Module, group: Group, gone: set[int]) -> None:

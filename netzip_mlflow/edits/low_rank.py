@@ -59,29 +59,29 @@ def factorisable(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
         for parameter in module.parameters(recurse=False):
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     paths = [id(module) for _, module in model.named_modules(remove_duplicate=False)]
-    found: dict[str, nn.Linear | nn.Conv2d] = {}
+    layers: dict[str, nn.Linear | nn.Conv2d] = {}
     for name, module in model.named_modules():
         if not name or type(module) not in (nn.Linear, nn.Conv2d):
             continue
         assert isinstance(module, nn.Linear | nn.Conv2d)  # noqa: S101 (typing only)
         alone = owners.get(id(module.weight)) == 1 and paths.count(id(module)) == 1
         if alone and getattr(module, "groups", 1) == 1:
-            found[name] = module
-    return found
+            layers[name] = module
+    return layers
 
 
 def positions(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, Positions]:
     """How often each factorisable layer is applied to an image (C, H, W); absent: not called."""
     import torch
 
-    found: dict[str, Positions] = {}
+    places: dict[str, Positions] = {}
     hooks = []
 
     def watch(name: str, outs: int, ins: int) -> Any:
-        def hook(_layer: nn.Module, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
-            seen = found.setdefault(name, Positions())
-            seen.inputs += given[0].numel() // ins
-            seen.outputs += out.numel() // outs
+        def hook(_layer: nn.Module, inputs: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+            place = places.setdefault(name, Positions())
+            place.inputs += inputs[0].numel() // ins
+            place.outputs += out.numel() // outs
 
         return hook
 
@@ -94,7 +94,7 @@ def positions(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, Positi
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return places
 
 
 def unfoldings(weight: torch.Tensor) -> list[torch.Tensor]:
@@ -118,33 +118,33 @@ def full_ranks(weight: torch.Tensor) -> tuple[int, ...]:
     return int(weight.shape[0]), int(weight.shape[1])
 
 
-def cost(weight: torch.Tensor, ranks: tuple[int, ...] | None, seen: Positions) -> int:
+def cost(weight: torch.Tensor, ranks: tuple[int, ...] | None, places: Positions) -> int:
     """Multiply-accumulates for one image; without ranks those of the layer as it is."""
     outs, ins, area = int(weight.shape[0]), int(weight.shape[1]), weight[0, 0].numel()
     if ranks is None:
-        return outs * ins * area * seen.outputs
+        return outs * ins * area * places.outputs
     if len(ranks) == 1:
-        return ranks[0] * (ins + outs) * seen.outputs
+        return ranks[0] * (ins + outs) * places.outputs
     left, right = ranks
-    macs = left * right * area * seen.outputs
-    macs += right * ins * seen.inputs if right < ins else 0
-    return macs + (left * outs * seen.outputs if left < outs else 0)
+    macs = left * right * area * places.outputs
+    macs += right * ins * places.inputs if right < ins else 0
+    return macs + (left * outs * places.outputs if left < outs else 0)
 
 
 def cheapest(
-    weight: torch.Tensor, ranks: tuple[int, ...], seen: Positions
+    weight: torch.Tensor, ranks: tuple[int, ...], places: Positions
 ) -> tuple[int, ...] | None:
     """The cheapest ranks that keep at least the given ones; None where the layer itself is.
 
     Of a spatial convolution one side may stay whole: nothing of it is lost then, and with few
     channels (the first layer's) or a stride it can be the cheaper form.
     """
-    forms = [ranks]
+    options = [ranks]
     if len(ranks) == 2:
         outs, ins = full_ranks(weight)
-        forms += [(ranks[0], ins), (outs, ranks[1])]
-    best = min(forms, key=lambda form: (cost(weight, form, seen), -sum(form)))
-    return best if cost(weight, best, seen) < cost(weight, None, seen) else None
+        options += [(ranks[0], ins), (outs, ranks[1])]
+    best = min(options, key=lambda form: (cost(weight, form, places), -sum(form)))
+    return best if cost(weight, best, places) < cost(weight, None, places) else None
 
 
 def svd(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,10 +176,10 @@ def tucker2(
     left = _basis(kernel.flatten(1), ranks[0])
     right = _basis(kernel.transpose(0, 1).flatten(1), ranks[1])
     for _ in range(sweeps):
-        seen = torch.einsum("oikl,is->oskl", kernel, right)
-        left = _basis(seen.flatten(1), ranks[0])
-        seen = torch.einsum("oikl,or->irkl", kernel, left)
-        right = _basis(seen.flatten(1), ranks[1])
+        projected = torch.einsum("oikl,is->oskl", kernel, right)
+        left = _basis(projected.flatten(1), ranks[0])
+        projected = torch.einsum("oikl,or->irkl", kernel, left)
+        right = _basis(projected.flatten(1), ranks[1])
     core = torch.einsum("oikl,or,is->rskl", kernel, left, right)
     return left, core, right
 
@@ -221,7 +221,7 @@ def factorised(layer: nn.Linear | nn.Conv2d, ranks: tuple[int, ...], sweeps: int
     """The layer's structure at these ranks, with the weights closest to its own."""
     import torch
 
-    made = structure(layer, ranks)
+    layers = structure(layer, ranks)
     kernel = layer.weight.detach().double().contiguous()
     if len(ranks) == 1:
         expand, reduce = svd(kernel.flatten(1), ranks[0])
@@ -230,12 +230,12 @@ def factorised(layer: nn.Linear | nn.Conv2d, ranks: tuple[int, ...], sweeps: int
         left, core, right = tucker2(kernel, (ranks[0], ranks[1]), sweeps)
         factors = {"reduce": right.T, "core": core, "expand": left}
     with torch.no_grad():
-        for name, part in made.named_children():
+        for name, part in layers.named_children():
             weight = part.get_parameter("weight")
             weight.copy_(factors[name].reshape(weight.shape))
         if layer.bias is not None:
-            list(made)[-1].get_parameter("bias").copy_(layer.bias)
-    return made
+            list(layers)[-1].get_parameter("bias").copy_(layer.bias)
+    return layers
 
 
 def singular_values(matrix: torch.Tensor) -> torch.Tensor:

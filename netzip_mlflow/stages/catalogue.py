@@ -39,15 +39,15 @@ def listing(what: str) -> dict[str, str]:
 
 def examine(uri: str) -> dict[str, str]:
     """This machine, the packages, the store, and which energy sources there are."""
-    found = machine.fingerprint({})
-    fast = [name for name in FAST_INT8 if name in found["instruction_sets"]]
+    fingerprint = machine.fingerprint({})
+    fast = [name for name in FAST_INT8 if name in fingerprint["instruction_sets"]]
     int8 = ", ".join(fast) or "none: int8 runs, without instructions made for it"
     facts: dict[str, Any] = {
         "python": platform.python_version(),
-        "os": found["os"],
-        "cpu": found["cpu"],
-        "cores": found["cores"],
-        "governor": found["governor"] or "not known",
+        "os": fingerprint["os"],
+        "cpu": fingerprint["cpu"],
+        "cores": fingerprint["cores"],
+        "governor": fingerprint["governor"] or "not known",
         "int8 instructions": int8,
     }
     for package in ("netzip-mlflow", "onnxruntime", "onnx", "torch", "torchvision", "mlflow"):

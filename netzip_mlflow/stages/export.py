@@ -61,12 +61,12 @@ def export(
         place.mkdir()
         shutil.copy(file, place / "model.onnx")
         for name in ("netzip.json", "golden.npz"):
-            found = next(
+            source = next(
                 (p for p in (file.parent / name, file.parent / "extra_files" / name) if p.exists()),
                 None,
             )
-            if found is not None:
-                shutil.copy(found, place / name)
+            if source is not None:
+                shutil.copy(source, place / name)
         if opset is not None:
             _convert(place, opset)
         if (place / "netzip.json").exists():

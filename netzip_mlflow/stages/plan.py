@@ -57,8 +57,8 @@ class Plan:
 
     def as_text(self) -> str:
         """The sum, what is missing, and a line per step."""
-        known = not math.isnan(self.seconds)
-        total = f"about {self.seconds:.0f} s" if known else "how long is unknown without the data"
+        is_certain = not math.isnan(self.seconds)
+        total = f"about {self.seconds:.0f} s" if is_certain else "how long is unknown without the data"
         absent = [f"not here: {what}" for what in self.missing]
         lines = [
             f"{'?' if math.isnan(seconds) else f'{seconds:.0f}':>8} s  {step}"
@@ -98,18 +98,18 @@ def plan_search(recipe: Recipe, space: search.Space) -> Plan:
     """
     spec = recipe.search or SearchSpec()
     pace, missing = _pace(recipe)
-    own = [techniques.chain(entries) for entries in recipe.candidates.values()]
-    begun = [techniques.chain(e) for e in (search.starts() if spec.space == "auto" else ())]
-    each = [pace.of(chain) for chain in (*own, *begun)]
+    chains = [techniques.chain(entries) for entries in recipe.candidates.values()]
+    starts = [techniques.chain(e) for e in (search.starts() if spec.space == "auto" else ())]
+    each = [pace.of(chain) for chain in (*chains, *starts)]
     trials = spec.trials * (sum(each) / len(each) if each else math.nan)
     limit = spec.timeout if spec.timeout is not None else math.inf
     what = f"at most {spec.trials} trials by {spec.sampler}"
-    kept = f"the best {spec.keep} and {len(own)} candidates on test"
+    final = f"the best {spec.keep} and {len(chains)} candidates on test"
     steps = [
         *_beginning(recipe, pace),
         (what, limit if math.isnan(trials) and math.isfinite(limit) else min(trials, limit)),
-        (kept, sum(map(pace.of, own)) + spec.keep * pace.of(())),
-        *_end(recipe, len(own) + spec.keep + 1),
+        (final, sum(map(pace.of, chains)) + spec.keep * pace.of(())),
+        *_end(recipe, len(chains) + spec.keep + 1),
     ]
     varies = tuple((name, _among(values)) for name, values in space.domains().items())
     return Plan(recipe.name, tuple(steps), missing, varies)
