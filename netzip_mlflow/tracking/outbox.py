@@ -18,6 +18,9 @@ POLL_S = 1.0
 REFUSED = "netzip.refused"  # on the run: files that it lacks
 MARKED = ("artifact", "text", "model", "dataset", "register")
 PASSED_OVER = 3  # writes that fail one after another, when the rest is tried at last
+EXTRA = 1.25  # of the patience, after which only ends are tried then
+LOOSE = ("artifact", "text")  # nothing needs them
+TRIES = 3  # of a loose write, which then holds up no other until the end
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Outbox:
         self._uri, self._deliver, self._say = uri, deliver, say
         self._clock, self._pause, self._health = clock, pause, health
         self._waiting: list[Write] = []
-        self._uncertain: set[Write] = set()  # tried before: what failed may have arrived
+        self._tries: dict[Write, int] = {}  # of what waits: what failed may have arrived
+        self._faults: list[tuple[Write, NetzipError]] = []  # to be raised
         self._next_try = self._last_success = clock()
         self.refused: list[Refused] = []
         self.reason: str | None = None
@@ -78,17 +82,28 @@ class Outbox:
     def put(self, writes: Iterable[Write]) -> None:
         """Writes of an earlier process, any of which may have arrived; `flush` sends them."""
         self._waiting += writes
-        self._uncertain.update(self._waiting)
+        self._tries.update(dict.fromkeys(self._waiting, 1))
+
+    def keep(self, write: Write) -> None:
+        """Keep a write, without a try, until the next one is sent."""
+        if write.kind in LOOSE:  # what it overwrites need not arrive
+            self._waiting = [each for each in self._waiting if each.place != write.place]
+        self._waiting.append(write)
 
     def send(self, write: Write) -> None:
         """Send a write now, or keep it while the store is away or earlier ones still wait.
 
         Raises:
-            NetzipError: figures or a run are refused; a file that is costs that file alone.
+            NetzipError: its figures or its run are refused; a file that is costs that file alone,
+                an earlier write that is fails this one's run in nothing (`flush` says it).
         """
-        self._waiting.append(write)
+        self.keep(write)
         if self.reason is None or self._clock() >= self._next_try:
-            self._try()
+            self._try(ask=self.reason is not None)
+        fault = next((fault for fault in self._faults if fault[0] is write), None)
+        if fault is not None:
+            self._faults.remove(fault)
+            raise fault[1]
 
     def flush(self, patience_s: float) -> bool:
         """Try until all is sent, or nothing was for `patience_s` seconds; whether all was sent.
@@ -97,52 +112,66 @@ class Outbox:
             NetzipError: figures or a run were refused; everything behind them was sent first.
         """
         begun = self._clock()
-        refusal: NetzipError | None = None
-        while True:
-            try:
-                self._try()
-            except NetzipError as error:
-                refusal = refusal or error
-                continue
+        while self._waiting:
+            healthy = self._try(ask=True, last=True)
             if not self._waiting:
                 break
             if self._clock() - max(begun, self._last_success) >= patience_s:
-                self._pass_over()
+                if healthy:
+                    self._pass_over(begun, EXTRA * patience_s)
                 break
             self._pause(POLL_S)
-        if refusal is not None:
+        if self._faults:
+            refusal = self._faults[0][1]
+            self._faults.clear()
             raise refusal
         return not self._waiting
 
-    def _try(self) -> None:
-        begun = self._clock()
-        if self.reason is not None and (reason := self._health(self._uri)) is not None:
-            self._away(reason, begun)
-            return
-        while self._waiting:
-            begun = self._clock()
-            if not self._sent(self._waiting[0], begun):
-                return
-        self.reason = None
+    def _try(self, *, ask: bool, last: bool = False) -> bool:
+        """Send what waits, up to a write that fails; whether the store was there.
 
-    def _sent(self, write: Write, begun: float) -> bool:
+        Args:
+            ask: for its health first.
+            last: what was set aside, too.
+        """
+        begun = self._clock()
+        if ask and (reason := self._health(self._uri)) is not None:
+            self._away(reason, begun)
+            return False
+        while (write := self._next(last=last)) is not None:
+            if not self._sent(write):
+                return True
+        self.reason = None
+        return True
+
+    def _next(self, *, last: bool) -> Write | None:
+        """The first that waits; one that is set aside only when nothing else does."""
+        aside = [w for w in self._waiting if w.kind in LOOSE and self._tries.get(w, 0) >= TRIES]
+        first = next((write for write in self._waiting if write not in aside), None)
+        return aside[0] if first is None and aside and last else first
+
+    def _sent(self, write: Write) -> bool:
         """Whether the store has answered for a write, by taking or by refusing it."""
-        again = write in self._uncertain
-        self._uncertain.add(write)
+        begun, tries = self._clock(), self._tries.get(write, 0)
+        self._tries[write] = tries + 1
         try:
-            self._deliver(write, again)
+            self._deliver(write, tries > 0)
         except Exception as error:  # noqa: BLE001 (any library below MLflow's client; kept or said)
             # a registry that lets nobody in is no reason for everything behind it to wait
             denied = write.kind == "register" and faults.status_of(error) in faults.DENIED
             if faults.transient(error) and not denied:
                 self._away(faults.reason(error), begun)
                 return False
-            self._waiting.remove(write)
+            self._done(write)
             self._refuse(write, error)
             return True
-        self._waiting.remove(write)
+        self._done(write)
         self.reason, self._last_success = None, self._clock()
         return True
+
+    def _done(self, write: Write) -> None:
+        self._waiting.remove(write)
+        self._tries.pop(write)
 
     def _away(self, reason: str, begun: float) -> None:
         """At most a third of the time is spent on tries: each may wait for a lock or an answer."""
@@ -159,18 +188,17 @@ class Outbox:
             same = [r for r in self.refused if r.write.run == write.run]
             tags = {REFUSED: "\n".join(f"{r.write.subject}: {r.reason}" for r in same)[:5000]}
             what = {"metrics": {}, "params": {}, "tags": tags, "step": 0}
-            self._waiting.append(Write("batch", write.run, write.name, write.at, what))
+            self._waiting.append(Write("tags", write.run, write.name, write.at, what))
         if write.measured:
-            raise NetzipError(f"MLflow refuses {write}: {reason}") from error
+            self._faults.append((write, NetzipError(f"MLflow refuses {write}: {reason}")))
 
-    def _pass_over(self) -> None:
+    def _pass_over(self, begun: float, patience_s: float) -> None:
         """What the store takes of what waits: a write that never arrives holds up no other run, and
         of its own run only what needs it; an end needs nothing (a disk may be full for files)."""
         failures, held = 0, set()
-        if self._health(self._uri) is not None:
-            return
         for write in list(self._waiting):
-            if write.kind != "end" and (write.run in held or failures >= PASSED_OVER):
+            over = self._clock() - max(begun, self._last_success) >= patience_s
+            if write.kind != "end" and (write.run in held or failures >= PASSED_OVER or over):
                 continue
             try:
                 self._deliver(write, True)
@@ -183,4 +211,5 @@ class Outbox:
                     return
             else:
                 self._waiting.remove(write)
+                self._last_success = self._clock()
                 failures = failures if write.kind == "end" else 0

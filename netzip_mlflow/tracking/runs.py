@@ -158,29 +158,42 @@ class Tracker:
                 raise stop from error
             raise
         finally:
-            hurried = status == "KILLED"
             with ending():
-                try:
-                    if run is not None:
-                        run.end(status, reason)
-                finally:
-                    self._settle(folder, patience.HURRIED_S if hurried else patience.PATIENCE_S)
+                if run is not None:
+                    run.end(status, reason, wait=True)
+                if status == "KILLED":
+                    self._settle_in_a_hurry(folder)
+                else:
+                    self._settle(folder, patience.PATIENCE_S)
+
+    def _settle_in_a_hurry(self, folder: Path | None) -> None:
+        """As `_settle`; what is lost or refused is said, and stands in no signal's way."""
+        try:
+            with patience.hurried():
+                self._settle(folder, patience.HURRIED_S)
+        except NetzipError as error:
+            self._say(str(error))
 
     def _settle(self, folder: Path | None, patience_s: float) -> None:
         """Send what waits; what cannot be is kept, whatever ends the wait."""
         try:
             sent = self.outbox.flush(patience_s)
         except BaseException:
-            self._kept(folder)
+            self._say_kept(folder)
             raise
-        kept = self._kept(folder)
         if sent:
+            self._say_kept(folder)
             return
+        count = len(self.outbox)
         reason = without_password(self.outbox.reason or "", self.uri)
         raise TrackingLost(
             f"the tracking server {without_password(self.uri)} went away ({reason}) "
-            f"and {len(self.outbox)} writes could not be sent{kept}"
+            f"and {count} writes could not be sent{self._kept(folder)}"
         )
+
+    def _say_kept(self, folder: Path | None) -> None:
+        if kept := self._kept(folder):
+            self._say(f"{len(self.outbox.unsent)} writes could not be sent{kept}")
 
     def _kept(self, folder: Path | None) -> str:
         """Where what was not sent is now, and what sends it; nothing where all was."""
@@ -195,7 +208,6 @@ class Tracker:
             place = rescue(folder, unsent, only_files=not len(self.outbox))
         except OSError as error:
             return f"; nor can they be kept: {error}"
-        self._say(f"{len(writes)} writes are kept in {place}: netzip resend {place}")
         return f"; what was measured is in {place}, send it later: netzip resend {place}"
 
     def set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str]) -> None:
@@ -247,11 +259,6 @@ class Run:
         and is replaced when they are sent."""
         return self._tracker.sender.runs.get(self._key, self._key)
 
-    @property
-    def model_id(self) -> str | None:
-        """The id of its logged model, once the store has it."""
-        return self._tracker.sender.models.get(self._key)
-
     def child(
         self,
         kind: str,
@@ -296,15 +303,7 @@ class Run:
                 raise NetzipError(
                     f"metric {key} of {self.name} is {value}; only finite values are logged"
                 )
-        self._send(
-            "batch",
-            {
-                "step": step,
-                "metrics": {k: float(v) for k, v in (metrics or {}).items()},
-                "params": {k: _shown(v) for k, v in (params or {}).items()},
-                "tags": {k: _shown(v) for k, v in (tags or {}).items()},
-            },
-        )
+        self._send("batch", _batch(metrics, params, tags, step))
 
     def note(self, text: str) -> None:
         """The run's note, Markdown; a fault that ends the run is said above it."""
@@ -312,7 +311,7 @@ class Run:
         self.log(tags={NOTE: self._note})
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """A file, or each file of a folder. It must stay until it is sent: see `settled`."""
+        """A file, or each file of a folder. It must stay until it is sent: see `Job.release`."""
         if not path.is_dir():
             self._send("artifact", {"folder": folder}, path)
             return
@@ -320,10 +319,6 @@ class Run:
             inner = file.parent.relative_to(path).as_posix()
             places = [part for part in (folder, inner) if part and part != "."]
             self._send("artifact", {"folder": "/".join(places) or None}, file)
-
-    def settled(self, path: Path) -> bool:
-        """Whether a file, or all of a folder, has been sent and may be removed."""
-        return not self._tracker.outbox.waits_for(path)
 
     def text(self, text: str, file: str) -> None:
         """A text as an artifact."""
@@ -351,13 +346,13 @@ class Run:
         else as KILLED."""
         self._send("end_trials", {"statuses": dict(statuses)})
 
-    def end(self, status: str = "FINISHED", reason: str = "") -> None:
-        """End the run and every child still open, once."""
+    def end(self, status: str = "FINISHED", reason: str = "", *, wait: bool = False) -> None:
+        """End the run and every child still open, once; `wait`: with what is sent next."""
         if self._ended:
             return
         self._ended = True
         for child in self._children:
-            child.end(status, reason)
+            child.end(status, reason, wait=wait)
         if self._attached:
             return
         if reason:
@@ -365,9 +360,8 @@ class Run:
             if self._parent is None:
                 said = f"**{status.lower()}**: {reason}"[:5000]
                 tags[NOTE] = f"{said}\n\n{self._note}"[:NOTE_LIMIT] if self._note else said
-            with contextlib.suppress(NetzipError):  # refused, and said: the run ends all the same
-                self.log(tags=tags)
-        self._send("end", {"status": status})
+            self._send("tags", _batch(tags=tags), wait=wait)
+        self._send("end", {"status": status}, wait=wait)
 
     @property
     def client(self) -> MlflowClient:
@@ -384,10 +378,27 @@ class Run:
 
         self._send("create", {"tags": resolve_tags(dict(tags))})
 
-    def _send(self, kind: str, what: Mapping[str, Any], file: Path | None = None) -> Write:
+    def _send(
+        self, kind: str, what: Mapping[str, Any], file: Path | None = None, *, wait: bool = False
+    ) -> Write:
         write = Write(kind, self._key, self.name, _now(), what, file)
-        self._tracker.outbox.send(write)
+        outbox = self._tracker.outbox
+        (outbox.keep if wait else outbox.send)(write)
         return write
+
+
+def _batch(
+    metrics: Mapping[str, float] | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    step: int = 0,
+) -> dict[str, Any]:
+    return {
+        "step": step,
+        "metrics": {k: float(v) for k, v in (metrics or {}).items()},
+        "params": {k: _shown(v) for k, v in (params or {}).items()},
+        "tags": {k: _shown(v) for k, v in (tags or {}).items()},
+    }
 
 
 def _now() -> int:

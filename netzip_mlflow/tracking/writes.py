@@ -61,6 +61,11 @@ class Write:
         """The file, or what else it is that is written."""
         return self.file.name if self.file else str(self.what.get("file") or self.kind)
 
+    @property
+    def place(self) -> tuple[object, ...]:
+        """What it overwrites, if it is a file."""
+        return self.run, self.what.get("folder"), self.subject
+
     def __str__(self) -> str:
         return f"{self.subject} of {self.name}" if self.name else self.subject
 
@@ -198,6 +203,7 @@ class Sender:
     KINDS = {  # noqa: RUF012 (a literal table of methods)
         "create": _create,
         "batch": _batch,
+        "tags": _batch,  # what became of a run: refused, it costs nobody anything
         "artifact": _artifact,
         "text": _text,
         "dataset": _dataset,

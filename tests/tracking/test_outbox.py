@@ -211,6 +211,107 @@ def test_a_server_that_leaves_again_in_the_middle_loses_and_doubles_nothing(serv
     assert 3.0 <= server.now < 5.0
 
 
+def test_a_refused_write_is_an_error_of_its_own_sender_only(server, post, box):
+    """After an outage, another run's write is refused while this one's is sent."""
+    server.away()
+    box.send(letter(1, error=ValueError("no such key"), run="a"))
+    server.back()
+    server.now += 5
+    box.send(letter(2, run="b"))
+    box.send(letter(3, run="b"))
+    assert post.arrived == [2, 3]
+    with pytest.raises(NetzipError, match="batch of a"):
+        box.flush(0.0)
+    assert box.flush(0.0), "said once"
+
+
+def test_a_file_and_the_tag_that_names_it_are_refused_and_cost_nothing_else(server, post):
+    """The run was deleted meanwhile."""
+
+    def deleted(write: Write, again: bool) -> None:
+        if write.run == "a":
+            raise ValueError("The run a must be in the active state")
+        post(write, again)
+
+    box = outbox(server, deleted)
+    box.send(letter(1, "text", run="a"))
+    box.send(letter(2, "end", run="a"))
+    box.send(letter(3, run="b"))
+    assert box.flush(0.0)
+    assert post.arrived == [3]
+
+
+def test_a_file_that_never_arrives_holds_up_what_is_sent_for_seconds_only(server, post, box):
+    """Kill -9 loses what waits: 403 or 500 for one artifact must not keep all of a job waiting."""
+    box.send(letter(1, "artifact", error=TimeoutError(), file=Path("a.csv")))
+    for number in range(2, 8):
+        server.now += 10
+        box.send(letter(number))
+    assert post.arrived == [2, 3, 4, 5, 6, 7]
+    assert [write.at for write in box.unsent] == [1]
+    assert post.again.count(1) == 2, "it was tried three times"
+    assert not box.flush(3.0)
+    assert post.again.count(1) > 2, "and again at last"
+
+
+def test_what_overwrites_a_file_that_waits_stands_in_its_place(server, post, box):
+    server.away()
+    for number, name in enumerate(("a.csv", "b.csv", "a.csv")):
+        box.send(letter(number, "artifact", file=Path(name)))
+    server.back()
+    assert box.flush(0.0)
+    assert post.arrived == [1, 2]
+
+
+def test_what_is_kept_is_sent_with_the_next_one(post, box):
+    box.keep(letter(1))
+    assert post.arrived == []
+    box.send(letter(2))
+    assert post.arrived == [1, 2]
+
+
+def test_a_store_that_answers_nothing_is_asked_before_a_write_waits_for_it(server):
+    """Each call would last as long as its time out."""
+    calls = []
+
+    def hung(write: Write, _again: bool) -> None:
+        calls.append(write.at)
+        server.now += 120
+        raise TimeoutError
+
+    box = outbox(server, hung)
+    server.away("timed out")
+    box.keep(letter(1))
+    box.keep(letter(2, "end"))
+    assert not box.flush(4.0)
+    assert calls == []
+    assert [write.at for write in box.unsent] == [1, 2]
+
+
+def test_the_end_is_tried_even_where_each_call_takes_long(server, post):
+    """Health answers, the first write does not: nothing but the end is tried when time is up."""
+
+    def slow(write: Write, again: bool) -> None:
+        if write.kind != "end":
+            server.now += 2
+            raise TimeoutError
+        post(write, again)
+
+    box = outbox(server, slow)
+    for write in (letter(1), letter(2, run="b"), letter(3, "end", run="c")):
+        box.keep(write)
+    assert not box.flush(4.0)
+    assert post.arrived == [3]
+    assert server.now < 8
+
+
+def test_what_was_answered_is_remembered_no_longer(post, box):
+    box.send(letter(1))
+    with pytest.raises(NetzipError):
+        box.send(letter(2, error=ValueError("no")))
+    assert not box._tries
+
+
 @given(st.lists(st.sampled_from(["send", "away", "back", "flush"]), max_size=40))
 def test_whatever_happens_arrived_and_waiting_are_what_was_sent(steps):
     server = SimpleNamespace(now=0.0, reason=None)
