@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.tracking.faults import reason
-from netzip_mlflow.tracking.reachable import check_reachable
+from netzip_mlflow.tracking.reachable import check_reachable, unusable
 from netzip_mlflow.tracking.tables import have_tables
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def opened(uri: str) -> MlflowClient:
         have_tables(uri)
         return mlflow.MlflowClient(uri)
     except store_errors() as error:
-        said = without_password(reason(error), uri)
-        what = f"the tracking store {without_password(uri)} cannot be used: {said}"
-        raise InputError(what) from error
+        raise InputError(unusable(uri, reason(error))) from error
 
 
 def store_errors() -> tuple[type[Exception], ...]:

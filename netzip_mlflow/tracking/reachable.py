@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -19,7 +20,7 @@ from netzip_mlflow.databases import sqlite_trouble, trouble, without_password
 from netzip_mlflow.errors import TrackingUnavailable
 from netzip_mlflow.tracking.faults import reason as reason_of
 
-__all__ = ["check_reachable", "healthy", "tracking_uri"]
+__all__ = ["absolute", "check_reachable", "healthy", "tracking_uri", "unusable"]
 
 PATIENCE_S = 3.0
 AWAY = (502, 503, 504)  # a proxy is there, the server is not
@@ -29,6 +30,8 @@ CERTIFICATE = (
     "MLFLOW_TRACKING_INSECURE_TLS=true"
 )
 
+# sqlite:///mlflow.db, file:runs and runs; not file:x behind sqlite: (a URI of its own), :memory:
+_RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///(?!file:)|file:|(?!databricks|[\w+.-]+:))([^/:].*)")
 OWN_CERTIFICATE = " (a certificate of yours is named in MLFLOW_TRACKING_CLIENT_CERT_PATH)"
 
 
@@ -42,16 +45,15 @@ def tracking_uri(option: str | None = None) -> str:
     return "sqlite:///mlflow.db" if {"?", "%"} & set(file) else f"sqlite:///{file}"
 
 
-def healthy(uri: str, patience_s: float | None = None) -> str | None:
+def healthy(uri: str) -> str | None:
     """None when somebody is there: a server that answers, a database that can be written (or `uri`
     is none of both); else why not, in one line.
 
     What a server thinks of our certificates and credentials is not asked: none are sent.
     """
-    patience_s = PATIENCE_S if patience_s is None else patience_s
     try:
         if uri.startswith("sqlite:"):
-            return sqlite_trouble(uri, patience_s)
+            return sqlite_trouble(uri, PATIENCE_S)
         if not _is_server(uri):
             return trouble(uri)
         parts = urlsplit(uri)
@@ -60,7 +62,7 @@ def healthy(uri: str, patience_s: float | None = None) -> str | None:
         anyones = ssl.create_default_context()
         anyones.check_hostname, anyones.verify_mode = False, ssl.CERT_NONE
         opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=anyones))
-        with opener.open(address, timeout=patience_s):
+        with opener.open(address, timeout=PATIENCE_S):
             return None
     except urllib.error.HTTPError as error:
         return f"it answers with status {error.code}" if error.code in AWAY else None
@@ -92,13 +94,26 @@ def _is_server(uri: str) -> bool:
 
 
 def _sentence(uri: str, reason: str) -> str:
-    shown, reason = without_password(uri), without_password(reason, uri)
     if uri.startswith("sqlite:"):
-        return f"the tracking store {shown} cannot be used: {reason}"
+        return unusable(uri, reason)
     return (
-        f"the tracking server {shown} does not answer: {reason}; start it, or "
+        f"the tracking server {without_password(uri)} does not answer: "
+        f"{without_password(reason, uri)}; start it, or "
         "name another with --tracking-uri or MLFLOW_TRACKING_URI"
     )
+
+
+def unusable(uri: str, reason: str) -> str:
+    """What is said of a store that cannot be used."""
+    shown, reason = without_password(uri), without_password(reason, uri)
+    return f"the tracking store {shown} cannot be used: {reason}"
+
+
+def absolute(uri: str) -> str:
+    """A local store's address as it is from every folder; any other as it is."""
+    local = _RELATIVE.fullmatch(uri)
+    here = str(Path.cwd()) if local else ""
+    return f"{local[1]}{here}/{local[2]}" if local and not {"?", "%"} & set(here) else uri
 
 
 def _check_folder() -> None:

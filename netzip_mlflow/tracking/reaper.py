@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-__all__ = ["owner_tags", "reap"]
+__all__ = ["GONE", "REASON", "owner_tags", "reap"]
 
-OWNER = "netzip.process"
+OWNER, REASON = "netzip.process", "netzip.reason"
+GONE = "its process ended without a word (killed?)"
 
 
 def owner_tags() -> dict[str, str]:
@@ -24,13 +25,12 @@ def owner_tags() -> dict[str, str]:
 
 def reap(client: MlflowClient, experiment_id: str) -> int:
     """Mark the RUNNING runs of processes that are dead for certain as KILLED; returns how many."""
-    gone = [run for run in _running(client, experiment_id) if dead(_owner(run.data.tags))]
-    for run in gone:
-        client.set_tag(
-            run.info.run_id, "netzip.reason", "its process ended without a word (killed?)"
-        )
+    dead_ones = [run for run in _running(client, experiment_id) if dead(_owner(run.data.tags))]
+    for run in dead_ones:
+        if REASON not in run.data.tags:
+            client.set_tag(run.info.run_id, REASON, GONE)
         client.set_terminated(run.info.run_id, "KILLED")
-    return len(gone)
+    return len(dead_ones)
 
 
 def _running(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
@@ -44,12 +44,12 @@ def _running(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
         more = bool(page)
 
 
-def _owner(tags: Mapping[str, str]) -> dict[str, Any] | None:
-    """As `me` gave it, or an earlier version; None where the tags name nobody, or nonsense."""
+def _owner(tags: Mapping[str, str]) -> Any:
+    """As `me` gave it, or an earlier version; None where the tags name nobody, or no JSON."""
     try:
         if OWNER in tags:
             return json.loads(tags[OWNER])
         host, pid, started = (tags[f"netzip.{key}"] for key in ("host", "pid", "pid_started"))
         return {"host": host, "pid": int(pid), "started": float(started)}
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         return None

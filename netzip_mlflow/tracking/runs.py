@@ -19,6 +19,7 @@ from netzip_mlflow.tracking.faults import reason as said_by
 from netzip_mlflow.tracking.faults import transient
 from netzip_mlflow.tracking.opening import experiment_named, opened, store_errors
 from netzip_mlflow.tracking.outbox import Outbox
+from netzip_mlflow.tracking.reachable import absolute, unusable
 from netzip_mlflow.tracking.reaper import owner_tags, reap
 from netzip_mlflow.tracking.signals import Killed, deferred, ending, stopped
 from netzip_mlflow.tracking.unsent import Unsent, rescue
@@ -51,6 +52,7 @@ class Tracker:
     ) -> None:
         client = opened(uri)
         self.uri, self._say, self._name = uri, say, ""
+        self._store = absolute(uri)  # the folder may be gone at the end
         self.sender = Sender(client, self._experiment)
         self.outbox = Outbox(uri, self.sender, say=say)
         self.client: MlflowClient = client
@@ -64,16 +66,16 @@ class Tracker:
             if self._experiment_id is not None:
                 reap(self.client, self._experiment_id)
         except store_errors() as error:
-            reason = without_password(said_by(error), uri)
-            what = f"the tracking store {without_password(uri)} cannot be used: {reason}"
-            raise InputError(what) from error
+            raise InputError(unusable(uri, said_by(error))) from error
         self.client = patience.patient(client)
 
     def _adopt(self, run_id: str) -> str:
         """Own the run that `mlflow run` started, before any work: kill -9 may come at any time."""
         for key, value in owner_tags().items():
             self.client.set_tag(run_id, key, value)
-        return self.client.get_run(run_id).info.experiment_id
+        experiment = self.client.get_run(run_id).info.experiment_id
+        self._name = self.client.get_experiment(experiment).name
+        return experiment
 
     @property
     def experiment_id(self) -> str:
@@ -201,7 +203,7 @@ class Tracker:
         if folder is None or not writes:
             return ""
         experiment = {"name": self._name, "id": self._experiment_id}
-        sender, store = self.sender, without_password(self.uri)
+        store, sender = without_password(self._store), self.sender
         unsent = Unsent(store, experiment, sender.runs, sender.models, writes)
         self.keeps = True
         try:
@@ -212,7 +214,10 @@ class Tracker:
 
     def set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str]) -> None:
         """Tags of an experiment: its saved views, and its description beside the user's."""
-        what = {"experiment": experiment_id, "tags": dict(tags)}
+        name = self._name
+        if experiment_id != self._experiment_id:
+            name = self.client.get_experiment(experiment_id).name
+        what = {"experiment": experiment_id, "name": name, "tags": dict(tags)}
         self.outbox.send(Write("experiment_tags", "", "", _now(), what))
 
 

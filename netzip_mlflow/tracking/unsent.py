@@ -47,18 +47,30 @@ def rescue(folder: Path, unsent: Unsent, *, only_files: bool) -> Path:
     Args:
         only_files: keep only the files that are to be sent: everything else was.
     """
-    place = folder
-    try:
-        target = Path.cwd() / f"netzip-unsent-{folder.name.removeprefix('netzip-')}"
-        shutil.move(folder, target)
-        place = target
-    except OSError:
-        pass
+    place = _moved_here(folder)
     writes = tuple(_moved(write, folder, place) for write in unsent.writes)
     if only_files:
         _prune(place, {write.file for write in writes if write.file is not None})
     save(place, Unsent(unsent.store, unsent.experiment, unsent.runs, unsent.models, writes))
     return place
+
+
+def _moved_here(folder: Path) -> Path:
+    try:
+        target = Path.cwd() / f"netzip-unsent-{folder.name.removeprefix('netzip-')}"
+        target.mkdir()
+    except OSError:
+        return folder
+    try:
+        folder.replace(target)
+    except OSError:  # on another file system
+        try:
+            shutil.copytree(folder, target, dirs_exist_ok=True)
+        except OSError:
+            shutil.rmtree(target, ignore_errors=True)
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)
+    return target
 
 
 def save(folder: Path, unsent: Unsent) -> None:
@@ -97,7 +109,7 @@ def load(folder: Path) -> Unsent:
         said = error.strerror or type(error).__name__
         problem = Problem(str(file), f"cannot be read: {said}", f"a folder that holds {FILE}")
         raise InputError(problem) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{file}: is not what netzip has written: {error!r}") from None
 
 

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.tracking import description, models
+from netzip_mlflow.tracking.opening import experiment_named
+from netzip_mlflow.tracking.reaper import GONE, REASON
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 __all__ = ["CLIENT_ID", "Sender", "Unresolved", "Write", "new_id"]
 
+DESCRIBED = "netzip.described"  # on an experiment: when its other tags were written
 CLIENT_ID = "netzip.client_id"  # a run that was created although nobody heard the answer
 _ID = re.compile(r"unsent-[0-9a-f]{32}")
 
@@ -169,10 +172,15 @@ class Sender:
         if write.run not in self.models:
             raise Unresolved("its model could not be logged")
         model, tags = self.models[write.run], self._texts(what["tags"])
-        models.add_version(self.client, what["model"], what["alias"], run, model, tags, again=again)
+        earlier_try = write.at if again else None
+        name, alias = what["model"], what["alias"]
+        models.add_version(self.client, name, alias, run, model, tags, earlier_try=earlier_try)
 
-    def _end(self, write: Write, _again: bool) -> None:
-        self.client.set_terminated(self._ids(write.run), write.what["status"], write.at)
+    def _end(self, write: Write, again: bool) -> None:
+        run = self._ids(write.run)
+        if again and self.client.get_run(run).data.tags.get(REASON) == GONE:
+            self.client.delete_tag(run, REASON)  # it was to end otherwise
+        self.client.set_terminated(run, write.what["status"], write.at)
 
     def _adopt(self, write: Write, _again: bool) -> None:
         from mlflow.entities import RunTag
@@ -195,9 +203,13 @@ class Sender:
             if status != "RUNNING":
                 self.client.set_terminated(trial.info.run_id, status)
 
-    def _experiment_tags(self, write: Write, _again: bool) -> None:
-        experiment = write.what["experiment"]
-        for key, value in self._texts(write.what["tags"]).items():
+    def _experiment_tags(self, write: Write, again: bool) -> None:
+        experiment, at = write.what["experiment"], str(write.at)
+        if name := write.what.get("name"):  # another store has another id for it
+            experiment = experiment_named(self.client, name)
+        if again and self.client.get_experiment(experiment).tags.get(DESCRIBED, "") > at:
+            return  # by a later command
+        for key, value in [*self._texts(write.what["tags"]).items(), (DESCRIBED, at)]:
             description.set_tag(self.client, experiment, key, value)
 
     KINDS = {  # noqa: RUF012 (a literal table of methods)

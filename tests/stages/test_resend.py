@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import shutil
+import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from mlflow import MlflowClient
 
 from netzip_mlflow.errors import InputError, TrackingLost
-from netzip_mlflow.runs.job import job, open_tracker
+from netzip_mlflow.runs.job import Options, job, open_tracker
 from netzip_mlflow.stages.resend import resend
-from netzip_mlflow.tracking import patience
+from netzip_mlflow.tracking import Tracker, patience, unsent
+from netzip_mlflow.tracking.unsent import Unsent, save
+from netzip_mlflow.tracking.writes import Write
 
 
 @pytest.fixture
 def kept(workplace, monkeypatch, tmp_path) -> Path:
     """The folder of a job whose store could not be written any more after its parent was made."""
+    return left_behind(workplace, monkeypatch, tmp_path)
+
+
+def left_behind(workplace: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(patience, "PATIENCE_S", 0.0)
     tracker = open_tracker(workplace)
 
@@ -65,3 +77,77 @@ def test_a_store_whose_password_was_not_saved(kept):
     file.write_text(json.dumps(content))
     with pytest.raises(InputError, match="--tracking-uri"):
         resend(kept)
+
+
+def test_from_another_folder_it_goes_to_the_same_store(workplace, tmp_path, monkeypatch):
+    (tmp_path / "mlflow.db").rename(tmp_path / "relative.db")
+    relative = dataclasses.replace(workplace, tracking_uri="sqlite:///relative.db")
+    kept = left_behind(relative, monkeypatch, tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    resent = resend(kept)
+    assert not resent.left
+    assert list(elsewhere.iterdir()) == []
+    client = MlflowClient(f"sqlite:///{tmp_path / 'relative.db'}")
+    assert {run.info.status for run in client.search_runs(["1"])} == {"FINISHED"}
+
+
+def test_an_experiment_has_another_id_in_another_store(tmp_path, workplace, client):
+    """What described experiment 1 here must not be written on experiment 1 there."""
+    there = f"sqlite:///{tmp_path / 'there.db'}"
+    other = Tracker(there, "somebody's").experiment_id
+    tracker = open_tracker(workplace)
+    with tracker.parent("compare", "c"):
+        assert tracker.experiment_id == other
+        sent: list[Write] = []
+        with mock.patch.object(tracker.outbox, "send", sent.append):
+            tracker.set_experiment_tags(tracker.experiment_id, {"view": "1"})
+    name = client.get_experiment(tracker.experiment_id).name
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    experiment = {"name": name, "id": tracker.experiment_id}
+    save(folder, Unsent(there, experiment, {}, {}, tuple(sent)))
+    assert not resend(folder).left
+    store = MlflowClient(there)
+    assert "view" not in store.get_experiment(other).tags
+    described = store.get_experiment_by_name(name)
+    assert described is not None
+    assert described.tags["view"] == "1"
+
+
+def test_what_a_later_command_has_described_stays(workplace, client):
+    tracker = open_tracker(workplace)
+    with tracker.parent("compare", "c"):
+        home = tracker.experiment_id
+        tracker.set_experiment_tags(home, {"view": "new"})
+        earlier = Write("experiment_tags", "", "", 1, {"experiment": home, "tags": {"view": "old"}})
+        tracker.sender(earlier, True)
+        assert client.get_experiment(home).tags["view"] == "new"
+        later = dataclasses.replace(earlier, at=int(time.time() * 1000) + 60_000)
+        tracker.sender(later, True)
+        assert client.get_experiment(home).tags["view"] == "old"
+
+
+def test_a_folder_that_cannot_be_moved_leaves_no_half_of_it(tmp_path, monkeypatch):
+    """The current folder is on another file system, which is full."""
+    folder = tmp_path / "tmp" / "netzip-abc"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(b"measured")
+
+    def other(*_given: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    def full(_source: object, target: Path, **_named: object) -> None:
+        (target / "model.onnx").write_bytes(b"mea")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    for call in ("rename", "replace"):
+        monkeypatch.setattr(os, call, other)
+    monkeypatch.setattr(Path, "replace", other)
+    monkeypatch.setattr(shutil, "copytree", full)
+    assert unsent._moved_here(folder) == folder
+    assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
+    assert (folder / "model.onnx").read_bytes() == b"measured"

@@ -247,7 +247,14 @@ def test_reads_wait_too(tracker, between):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(None, "cannot be read"), ("{", "unsent.json"), ("[]", "unsent.json")]
+    ("content", "says"),
+    [
+        (None, "cannot be read"),
+        ("{", "unsent.json"),
+        ("[]", "unsent.json"),
+        ("[" * 100_000, "unsent"),
+    ],
+    ids=["none", "cut off", "not ours", "deep"],
 )
 def test_a_folder_that_holds_nothing_to_send(tmp_path, content, says):
     if content is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 from importlib.metadata import version
@@ -38,11 +39,16 @@ def logged(tracker, folder):
     return run
 
 
-def test_the_logged_model_is_a_pinned_onnx_model_that_answers(tracker, logged, folder):
+@pytest.fixture
+def model_id(tracker, logged) -> str:
+    return tracker.sender.models[logged._key]
+
+
+def test_the_logged_model_is_a_pinned_onnx_model_that_answers(tracker, logged, model_id, folder):
     import mlflow.artifacts
     import mlflow.pyfunc
 
-    place = Path(mlflow.artifacts.download_artifacts(f"models:/{logged.model_id}"))
+    place = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}"))
     description = yaml.safe_load((place / "MLmodel").read_text())
     assert set(description["flavors"]) == {"onnx", "python_function"}
     assert description["metadata"]["netzip"] == {
@@ -53,7 +59,7 @@ def test_the_logged_model_is_a_pinned_onnx_model_that_answers(tracker, logged, f
     pinned = set((place / "requirements.txt").read_text().split())
     wanted = {f"{name}=={version(name)}" for name in ("mlflow", "onnx", "onnxruntime")}
     assert pinned == wanted
-    found = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+    found = mlflow.pyfunc.load_model(f"models:/{model_id}")
     with np.load(folder / "golden.npz") as golden:
         assert np.array_equal(found.predict(golden["images"])["scores"], golden["scores"])
     signature = found.metadata.signature
@@ -61,10 +67,10 @@ def test_the_logged_model_is_a_pinned_onnx_model_that_answers(tracker, logged, f
     assert [(o.name, o.shape) for o in signature.outputs] == [("scores", (-1, 3))]
 
 
-def test_nothing_is_pickled_and_no_weights_lie_outside(logged):
+def test_nothing_is_pickled_and_no_weights_lie_outside(logged, model_id):
     import mlflow.artifacts
 
-    place = Path(mlflow.artifacts.download_artifacts(f"models:/{logged.model_id}"))
+    place = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}"))
     files = {p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file()}
     assert {"model.onnx", "extra_files/netzip.json", "extra_files/golden.npz"} <= files
     assert not [f for f in files if Path(f).suffix in {".pkl", ".pickle", ".pt", ".data"}]
@@ -73,8 +79,8 @@ def test_nothing_is_pickled_and_no_weights_lie_outside(logged):
     assert len(onnx.numpy_helper.to_array(weights)) == 4
 
 
-def test_the_model_belongs_to_its_run_and_carries_its_metrics(tracker, logged, folder):
-    found = tracker.client.get_logged_model(logged.model_id)
+def test_the_model_belongs_to_its_run_and_carries_its_metrics(tracker, logged, model_id, folder):
+    found = tracker.client.get_logged_model(model_id)
     assert found.name == "small"
     assert found.source_run_id == logged.id
     assert found.tags["netzip.model_digest"] == digest(folder)
@@ -82,18 +88,20 @@ def test_the_model_belongs_to_its_run_and_carries_its_metrics(tracker, logged, f
     assert {m.key: m.value for m in found.metrics} == {"accuracy/top1": 0.5}
     assert tracker.client.get_run(logged.id).data.metrics == {"before": 1.0, "accuracy/top1": 0.5}
     outputs = tracker.client.get_run(logged.id).outputs.model_outputs
-    assert [o.model_id for o in outputs] == [logged.model_id]
+    assert [o.model_id for o in outputs] == [model_id]
 
 
-def test_every_kind_of_uri_leads_to_the_file_and_its_run(tracker, logged, folder, tmp_path):
+def test_every_kind_of_uri_leads_to_the_file_and_its_run(
+    tracker, logged, model_id, folder, tmp_path
+):
     import mlflow
 
     shipped = (folder / "model.onnx").read_bytes()
-    registered = mlflow.register_model(f"models:/{logged.model_id}", "shipping")
+    registered = mlflow.register_model(f"models:/{model_id}", "shipping")
     uris = [
         f"runs:/{logged.id}",
         f"runs:/{logged.id}/small",
-        f"models:/{logged.model_id}",
+        f"models:/{model_id}",
         f"models:/shipping/{registered.version}",
     ]
     for number, uri in enumerate(uris):
@@ -123,20 +131,20 @@ def test_a_uri_that_leads_nowhere(tracker, tmp_path, uri, says):
     assert says in str(caught.value)
 
 
-def test_a_model_file_that_is_not_what_was_stored(tracker, logged, tmp_path):
+def test_a_model_file_that_is_not_what_was_stored(tracker, logged, model_id, tmp_path):
     stored = next(Path("mlruns").rglob("model.onnx"))
     stored.write_bytes(stored.read_bytes() + b" ")
-    for number, uri in enumerate((f"runs:/{logged.id}", f"models:/{logged.model_id}")):
+    for number, uri in enumerate((f"runs:/{logged.id}", f"models:/{model_id}")):
         (tmp_path / str(number)).mkdir()
         with pytest.raises(InputError, match=r"model\.onnx is damaged"):
             models.model_file(uri, tmp_path / str(number))
 
 
-def test_artifacts_that_are_gone(tracker, logged, tmp_path):
+def test_artifacts_that_are_gone(tracker, logged, model_id, tmp_path):
     shutil.rmtree("mlruns")
     place = tmp_path / "fetched"
     place.mkdir()
-    with pytest.raises(InputError, match=f"models:/{logged.model_id}: is gone"):
+    with pytest.raises(InputError, match=f"models:/{model_id}: is gone"):
         models.model_file(f"runs:/{logged.id}", place)
     with pytest.raises(InputError, match=f"runs:/{logged.id}: its twin is gone"):
         models.stored_twin(tracker.client, logged.id, place)
@@ -193,6 +201,30 @@ class TestRegister:
         tracker.client.create_registered_model("shipping")
         monkeypatch.delattr(type(tracker.sender.client), "create_registered_model")
         assert logged.register("shipping", "best-ocs", {}) == ""
+
+    def test_a_later_model_keeps_the_alias(self, tracker, logged, monkeypatch):
+        """What was refused and is sent again stands behind what has been registered since."""
+        client = tracker.sender.client
+
+        def refuse(*_given, **_named):
+            raise PermissionError("not yours")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "get_registered_model", refuse)
+            assert logged.register("shipping", "best-ocs", {}) == "not yours"
+        (refused,) = tracker.outbox.refused
+        assert logged.register("shipping", "best-ocs", {}) == ""
+        later = tracker.client.get_model_version_by_alias("shipping", "best-ocs")
+        with tracker.parent("compress", "earlier") as earlier:
+            tracker.sender.models[earlier._key] = tracker.sender.models[logged._key]
+            write = dataclasses.replace(refused.write, run=earlier._key)
+            tracker.sender(write, True)
+        assert len(tracker.client.search_model_versions("name = 'shipping'")) == 2
+        holder = tracker.client.get_model_version_by_alias("shipping", "best-ocs")
+        assert holder.version == later.version
+        tracker.sender(dataclasses.replace(write, at=later.creation_timestamp + 1), True)
+        holder = tracker.client.get_model_version_by_alias("shipping", "best-ocs")
+        assert holder.run_id == earlier.id, "of two, the one that was to be registered last"
 
     def test_a_model_that_was_not_stored(self, tracker):
         with tracker.parent("compress", "digits") as parent:

@@ -157,8 +157,27 @@ def test_nobody_there(closed):
     assert caught.value.exit_status == 2
 
 
-def test_one_that_never_answers_is_given_up(deaf):
-    assert "timed out" in (healthy(deaf, patience_s=0.2) or "")
+def test_one_that_never_answers_is_given_up(deaf, monkeypatch):
+    monkeypatch.setattr(reachable, "PATIENCE_S", 0.2)
+    assert "timed out" in (healthy(deaf) or "")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("sqlite:///mlflow.db", "sqlite:///{here}/mlflow.db"),
+        ("sqlite:///runs/mlflow.db?timeout=5", "sqlite:///{here}/runs/mlflow.db?timeout=5"),
+        ("sqlite+pysqlite:///x.db", "sqlite+pysqlite:///{here}/x.db"),
+        ("./mlruns", "{here}/./mlruns"),
+        ("file:mlruns", "file:{here}/mlruns"),
+        *((uri, uri) for uri in ("sqlite:////a/mlflow.db", "sqlite:///:memory:", "sqlite://")),
+        *((uri, uri) for uri in ("file:///a/mlruns", "/a/mlruns", "https://u:p@h/x", "databricks")),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+    ],
+)
+def test_a_local_store_as_it_is_from_every_folder(given, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert reachable.absolute(given) == expected.format(here=tmp_path)
 
 
 def test_something_else_that_listens_there():

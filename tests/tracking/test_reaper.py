@@ -15,6 +15,7 @@ import pytest
 from netzip_mlflow import processes
 from netzip_mlflow.tracking import Tracker
 from netzip_mlflow.tracking.reaper import owner_tags, reap
+from netzip_mlflow.tracking.writes import Write
 
 # Opens a parent with two children and waits for a word that never comes.
 VICTIM = """
@@ -120,6 +121,40 @@ def test_more_runs_than_a_page_holds(tracker, monkeypatch):
         tracker.client, "search_runs", lambda *a, **k: search(*a, **(k | {"max_results": 2}))
     )
     assert reap(tracker.client, tracker.experiment_id) == 1
+
+
+@pytest.fixture
+def gone(monkeypatch) -> str:
+    """The tag of an owner who is dead."""
+    monkeypatch.setattr("netzip_mlflow.tracking.reaper.dead", lambda owner: owner == {"pid": 0})
+    return json.dumps({"pid": 0})
+
+
+def test_a_reason_that_is_there_stays(tracker, gone):
+    tags = {"netzip.process": gone, "netzip.reason": "infeasible: drop 3.1"}
+    run = tracker.client.create_run(tracker.experiment_id, tags=tags)
+    assert reap(tracker.client, tracker.experiment_id) == 1
+    reaped = tracker.client.get_run(run.info.run_id)
+    assert (reaped.info.status, reaped.data.tags["netzip.reason"]) == (
+        "KILLED",
+        "infeasible: drop 3.1",
+    )
+
+
+def test_what_is_sent_late_ends_a_run_as_it_was_to_end(tracker, gone):
+    run = tracker.client.create_run(tracker.experiment_id, tags={"netzip.process": gone})
+    assert reap(tracker.client, tracker.experiment_id) == 1
+    end = Write("end", run.info.run_id, "small", 1, {"status": "FINISHED"})
+    tracker.sender(end, True)
+    late = tracker.client.get_run(run.info.run_id)
+    assert late.info.status == "FINISHED"
+    assert "netzip.reason" not in late.data.tags
+
+
+@pytest.mark.parametrize("owner", ["{}", "[]", "5", '{"boot": "b", "pid": "1"}', "[" * 5000])
+def test_a_tag_that_is_none_of_ours_is_nobodys(tracker, store, owner):
+    tracker.client.create_run(tracker.experiment_id, tags={"netzip.process": owner})
+    assert states(Tracker(store, "tests")).popitem()[1] == "RUNNING"
 
 
 def test_runs_without_an_owner_are_nobodys_to_close(tracker):

@@ -361,6 +361,63 @@ class TestAway:
         (run,) = remote.client.search_runs([remote.experiment_id])
         assert run.info.status == "FINISHED"
 
+    def test_a_refused_write_of_one_run_fails_no_other(self, remote, server):
+        """And each of them ends, although the refusal is heard while they are ended."""
+        with contextlib.suppress(NetzipError), remote.parent("compress", "digits") as parent:
+            first, second = (parent.child("candidate", name) for name in "ab")
+            first.log(params={"technique/0.ptq/bits": 8})
+            server.away()
+            first.log(params={"technique/0.ptq/bits": 4})
+            server.back()
+            server.now += 5
+            second.log({"accuracy/top1": 0.5})
+            server.away()
+            first.log(params={"technique/0.ptq/bits": 2})
+            server.back()
+        found = {r.info.run_name: r for r in remote.client.search_runs([remote.experiment_id])}
+        assert {name: run.info.status for name, run in found.items()} == {
+            "digits": "FINISHED",
+            "a": "FINISHED",
+            "b": "FINISHED",
+        }
+        assert found["b"].data.metrics == {"accuracy/top1": 0.5}
+
+    def test_a_signal_says_what_is_lost_and_passes(self, remote, server, tmp_path):
+        said: list[str] = []
+        remote._say = said.append
+        folder = tmp_path / "scratch" / "netzip-abc"
+        folder.mkdir(parents=True)
+        stop = Killed("SIGTERM")
+
+        def work() -> None:
+            with remote.parent("compress", "digits", folder=folder) as parent:
+                parent.child("candidate", "small")
+                server.away()
+                raise stop
+
+        with pytest.raises(Killed) as caught:
+            work()
+        assert caught.value is stop
+        kept = tmp_path / "netzip-unsent-abc"
+        (line,) = said
+        assert f"netzip resend {kept}" in line
+        assert "503" in line
+        writes = json.loads((kept / "unsent.json").read_text())["writes"]
+        assert [w["what"].get("status") for w in writes if w["kind"] == "end"] == ["KILLED"] * 2
+        assert server.now < 8, "who asks a process to end may kill it after ten seconds"
+
+    def test_what_is_kept_is_said_once(self, remote, server, tmp_path):
+        said: list[str] = []
+        remote._say = said.append
+        folder = tmp_path / "scratch" / "netzip-abc"
+        folder.mkdir(parents=True)
+        with (
+            pytest.raises(TrackingLost, match="netzip resend"),
+            remote.parent("compress", "digits", folder=folder),
+        ):
+            server.away()
+        assert said == []
+
 
 class TestSearch:
     """What a search writes about runs of other processes."""
