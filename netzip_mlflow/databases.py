@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, unquote_plus
 
-__all__ = ["connect_args", "sqlite_trouble", "trouble", "without_password"]
+__all__ = ["connect_args", "sqlite_trouble", "trouble", "without_password", "without_secrets"]
 
 SERVERS = ("postgresql", "postgres", "mysql", "mariadb", "mssql")
 PATIENCE_S = 5
@@ -24,7 +25,7 @@ SECRET = re.compile(  # in the letters of a key
     r"|(token|signature)$|^(pass|sig)$"
 )
 # a user's password; behind a port there may be spaces, and an @ later
-_USER = re.compile(r"://([^:/\s]*):(?:\S*|(?!\d+(?:\s|$))[^/@\n]*)@")
+_USER = re.compile(r"://([^:/\s]*):(?:\S{0,4096}|(?!\d+(?:\s|$))[^/@\n]{0,4096})@")
 _TOKEN = re.compile(r"(https?://)[^:/@\s]+@")  # in a user's place, by itself
 _PAIRS = (  # how a key is written before its value, and how far that goes
     (re.compile(r"[?&]([^=&?\s]+)="), re.compile(r"[^&\s]*")),  # in a URL
@@ -50,6 +51,18 @@ def without_password(text: str, url: str = "") -> str:
     for key, value in _PAIRS:
         text = _without_values(text, key, value)
     return text
+
+
+def without_secrets(value: Any) -> Any:
+    """Plain values, those hidden whose key says that they are secret."""
+    if isinstance(value, list):
+        return [without_secrets(each) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: HIDDEN if each is not None and _is_secret(str(key)) else without_secrets(each)
+        for key, each in value.items()
+    }
 
 
 def _without_values(text: str, key: re.Pattern[str], value: re.Pattern[str]) -> str:

@@ -146,3 +146,22 @@ def test_a_database_of_mlflow_is_not_mixed_with_a_study_s(tmp_path):
     with pytest.raises(InputError, match="holds the tables of something else"):
         studies.open_storage(url)
     assert (tmp_path / "mlflow.db").read_bytes() == before
+
+
+def test_an_address_without_an_end_is_read_in_time_that_grows_with_it():
+    """Steps, not seconds: what is behind each `://` is looked at up to a bound."""
+    assert databases._USER.pattern.count("{0,4096}") == 2
+    text = "://a:" * 2000
+    assert databases.without_password(text) == text
+    long = "x" * 3000
+    assert databases.without_password(f"http://me:{long}@h/") == "http://me:***@h/"
+
+
+def test_values_whose_key_is_secret_are_hidden():
+    given = {"user": "me", "password": "hunter2", "more": [{"api_key": 5, "n": 1}], "token": None}
+    assert databases.without_secrets(given) == {
+        "user": "me",
+        "password": "***",
+        "more": [{"api_key": "***", "n": 1}],
+        "token": None,
+    }

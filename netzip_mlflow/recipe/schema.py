@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from netzip_mlflow.databases import without_secrets
 from netzip_mlflow.factories import paths
 from netzip_mlflow.recipe.syntax import Dumper
 
@@ -317,6 +318,9 @@ class Recipe(_Spec):
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def to_yaml(self) -> str:
-        """The resolved recipe, every default written out."""
-        return yaml.dump(self.model_dump(mode="json"), Dumper=Dumper, sort_keys=False)
+    def to_yaml(self, *, secrets: bool = False) -> str:
+        """The resolved recipe, every default written out; `secrets`: passwords too."""
+        plain = self.model_dump(mode="json")
+        return yaml.dump(
+            plain if secrets else without_secrets(plain), Dumper=Dumper, sort_keys=False
+        )

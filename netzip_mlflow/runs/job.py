@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from netzip_mlflow import folders
+from netzip_mlflow.databases import without_secrets
 from netzip_mlflow.errors import InputError, NetzipError, Problem, did_you_mean
 from netzip_mlflow.metrics import machine
 
@@ -155,7 +156,8 @@ def job(
 
 def describe_recipe(run: Run, recipe: Recipe, task: Task) -> None:
     """What a run depends on, on the run: params, the resolved recipe, the data set."""
-    params = {f"recipe/{key}": value for key, value in flattened(recipe.model_dump(mode="json"))}
+    shown = without_secrets(recipe.model_dump(mode="json"))
+    params = {f"recipe/{key}": value for key, value in flattened(shown)}
     run.log(
         params=params,
         tags={"netzip.recipe": recipe.name, "netzip.data_digest": task.digest, **version_tag()},

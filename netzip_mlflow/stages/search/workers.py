@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Crew", "crew"]
 
 STORAGE = "NETZIP_STORAGE"  # the variable that stands for --storage
+SAID = "netzip: "  # before a line of a command that is --quiet
 PATIENCE_S = 20.0  # for a worker that was told to end
 
 
@@ -49,7 +50,7 @@ def crew(
         yield Crew(())
         return
     file = work.folder / "search.yaml"
-    file.write_text(recipe.to_yaml(), encoding="utf-8")
+    file.write_text(recipe.to_yaml(secrets=True), encoding="utf-8")
     command = interpreter.command("netzip_mlflow", "search", str(file), "--quiet")
     command += ["--study", study]
     command += [] if work.options.experiment is None else ["--experiment", work.options.experiment]
@@ -79,6 +80,7 @@ def crew(
     finally:
         with ending():
             _end(processes)
+            _pass_on(work)
 
 
 def _shares(workers: int) -> list[set[int]]:
@@ -100,6 +102,14 @@ def _pinned(process: int, cores: set[int], *, back: bool = True) -> Iterator[Non
     finally:
         if back:
             os.sched_setaffinity(process, before)
+
+
+def _pass_on(work: Job) -> None:
+    """What workers said that nobody may miss: their logs go with the folder."""
+    for log in sorted(work.folder.glob("worker-*.log")):
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(SAID) and not line.startswith(f"{SAID}ended by SIG"):
+                work.options.warn(f"{log.stem}: {line.removeprefix(SAID)}")
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -19,7 +19,9 @@ TRACKING = "https://me:s3cret@mlflow/"
 class Started:
     """A process that was never started: its command line and its environment."""
 
-    def __init__(self, command: list[str], *, env: dict[str, str], **_: Any) -> None:
+    def __init__(self, command: list[str], *, env: dict[str, str], **named: Any) -> None:
+        named["stderr"].write(b"netzip: 3 writes are in x: netzip resend x\nas a text\n")
+        named["stderr"].write(b"netzip: ended by SIGTERM\n")
         self.command, self.environment, self.pid = command, env, 0
 
     def poll(self) -> int:
@@ -32,7 +34,13 @@ class Started:
 
 
 @pytest.fixture
-def started(tmp_path: Path, loads, monkeypatch) -> list[Started]:
+def warned() -> list[str]:
+    """What the leader's user is told."""
+    return []
+
+
+@pytest.fixture
+def started(tmp_path: Path, loads, monkeypatch, warned: list[str]) -> list[Started]:
     """Two, beside a leader."""
     monkeypatch.setattr(workers.subprocess, "Popen", Started)
     monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _process: set(), raising=False)
@@ -41,7 +49,8 @@ def started(tmp_path: Path, loads, monkeypatch) -> list[Started]:
     (tmp_path / "x.npz").touch()
     text = "name: r\ndata: {name: npz, path: '${NETZIP_TEST_DATA}/x.npz'}\nmodel: {name: lenet5}\n"
     given = loads(text + "train: {}\n")
-    work: Any = SimpleNamespace(folder=tmp_path, options=Options(TRACKING, "mine"))
+    options = Options(TRACKING, "mine", warn=warned.append)
+    work: Any = SimpleNamespace(folder=tmp_path, options=options)
     with workers.crew(work, given, 3, "night", STORAGE, 60.0) as found:
         return list(found.processes)  # type: ignore[arg-type]
 
@@ -64,3 +73,8 @@ def test_a_recipe_s_paths_are_handed_over_as_written(started: list[Started], tmp
     file = tmp_path / "search.yaml"
     assert str(file) in started[0].command
     assert recipe.load(file).data.path == "${NETZIP_TEST_DATA}/x.npz"
+
+
+def test_what_a_worker_said_that_nobody_may_miss_is_passed_on(started, warned) -> None:
+    lost = "3 writes are in x: netzip resend x"
+    assert warned == [f"worker-1: {lost}", f"worker-2: {lost}"]
