@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from netzip_mlflow.processes import dead, me
 __all__ = ["disown", "make", "remove", "sweep", "temporary", "temporary_files_in"]
 
 PREFIX, OWNER, UNSENT = "netzip-", "owner.json", "unsent.json"
+RANDOM = "[a-z0-9_]" * 8  # what mkdtemp puts behind a prefix
+NAMELESS_S = 60.0
 FILES = ".tmp"  # a name that no candidate has
 
 
@@ -72,12 +75,13 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
 
 def sweep(place: Path | None = None, prefix: str = PREFIX) -> None:
     """Remove this user's folders whose process is dead for certain; not what was never sent."""
-    for folder in Path(place or tempfile.gettempdir()).glob(f"{prefix}*"):
-        with contextlib.suppress(OSError, ValueError):
+    for folder in Path(place or tempfile.gettempdir()).glob(f"{prefix}{RANDOM}"):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             if folder.is_symlink() or not _own(folder):
                 continue
-            if not any(folder.iterdir()):
-                folder.rmdir()  # its process died before it wrote its name
+            if not any(folder.iterdir()):  # its process died before it wrote its name
+                if time.time() - folder.stat().st_mtime > NAMELESS_S:
+                    folder.rmdir()
             elif not (folder / UNSENT).exists() and dead(_owner(folder)):
                 remove(folder)
 
@@ -86,7 +90,5 @@ def _own(folder: Path) -> bool:
     return not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
 
 
-def _owner(folder: Path) -> dict[str, object] | None:
-    text = (folder / OWNER).read_text(encoding="utf-8")
-    owner = json.loads(text)
-    return owner if isinstance(owner, dict) else None
+def _owner(folder: Path) -> object:
+    return json.loads((folder / OWNER).read_text(encoding="utf-8"))

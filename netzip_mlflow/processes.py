@@ -17,6 +17,8 @@ LINUX = sys.platform == "linux"
 PROC, INTERFACES = Path("/proc"), Path("/sys/class/net")
 MACHINE_ID = Path("/etc/machine-id")
 OUTSIDE = "pid:[4026531836]"  # the kernel's number for the namespace that no container has
+_BY_BOOT = {"pid": int, "boot": str, "namespace": str, "ticks": int}
+_BY_CLOCK = {"pid": int, "host": str, "started": int | float}
 TOLERANCE_S = 60.0  # of start times by the clock, which may be set
 
 
@@ -30,14 +32,15 @@ def me() -> dict[str, Any]:
     return dict(_of(os.getpid()))
 
 
-def dead(owner: Mapping[str, Any] | None) -> bool:
-    """Whether the process that `me` described is gone for certain; in doubt it lives.
+def dead(owner: Any) -> bool:
+    """Whether the process that `me` described is gone for certain; in doubt it lives, and what
+    `me` never said is no process.
 
     Nobody can tell of another machine or another container; those with one host name, and copies
     of a machine, are other ones. Earlier versions wrote `host`, `pid` and `started` alone: these
     are believed outside containers only.
     """
-    if owner is None:
+    if not _described(owner):
         return False
     here = me()
     same_machine = bool({*owner.get("machine", ())} & {*here["machine"]})
@@ -47,6 +50,20 @@ def dead(owner: Mapping[str, Any] | None) -> bool:
     if owner["boot"] != here.get("boot"):
         return same_machine
     return owner["namespace"] == here["namespace"] and _gone(owner["pid"], owner["ticks"])
+
+
+def _described(owner: Any) -> bool:
+    """Whether `me` may have said it, here or elsewhere; anybody can write a tag, or a file."""
+    if not isinstance(owner, Mapping):
+        return False
+    machine = owner.get("machine", [])
+    kinds = _BY_BOOT if owner.get("boot") else _BY_CLOCK
+    return (
+        all(isinstance(owner.get(key), kind) for key, kind in kinds.items())
+        and 0 < owner["pid"] < 2**31
+        and isinstance(machine, list)
+        and all(isinstance(each, str) for each in machine)
+    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from netzip_mlflow import first_use
+from netzip_mlflow.errors import InputError
 from netzip_mlflow.first_use import made_whole
 
 TABLES = ["first", "second"]
@@ -152,6 +154,39 @@ def test_a_file_system_without_links(tmp_path, monkeypatch):
     made_whole(f"sqlite:///{tmp_path / 'store.db'}", make)
     assert tables(tmp_path / "store.db") == TABLES
     made_whole(f"sqlite:///{tmp_path / 'store.db'}", never)
+
+
+def test_without_links_the_second_of_two_waits_for_the_first(tmp_path, monkeypatch):
+    """Both saw no file; the first one's holds runs when the second one's turn comes."""
+
+    def refused(_self: Path, _target: Path) -> None:
+        raise PermissionError("links are not supported")
+
+    file, turn = tmp_path / "store.db", tmp_path / ".netzip-new-turn"
+
+    def first(_seconds: float) -> None:
+        assert turn.is_dir()
+        file.write_text("runs of the first one")
+        turn.rmdir()
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    monkeypatch.setattr(first_use.time, "sleep", first)
+
+    def slow(url: str) -> None:
+        make(url)
+        turn.mkdir()  # the other one puts its file in place just now
+
+    made_whole(f"sqlite:///{file}", slow)
+    assert file.read_text() == "runs of the first one"
+    assert [path.name for path in tmp_path.iterdir()] == ["store.db"]
+
+
+def test_a_turn_that_never_ends_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(first_use, "TURN_S", 0.0)
+    turn = tmp_path / ".netzip-new-turn"
+    turn.mkdir()
+    with pytest.raises(InputError, match=str(turn)):
+        first_use._in_turn(tmp_path / "new.db", tmp_path / "store.db")
 
 
 @pytest.mark.parametrize(

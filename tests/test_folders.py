@@ -29,7 +29,7 @@ def left(place: Path, name: str, owner: object) -> Path:
 
 
 def test_a_dead_process_leaves_nothing(place):
-    left(place, "netzip-dead", processes.me() | GONE)
+    left(place, "netzip-dead_one", processes.me() | GONE)
     folders.sweep()
     assert list(place.iterdir()) == []
 
@@ -38,26 +38,33 @@ def test_what_is_not_a_dead_processs_stays(place):
     """Of the living, of another machine, of nobody; and what was never sent."""
     own = folders.make()
     other = {"boot": "other", "namespace": "pid:[1]", "machine": []}
-    left(place, "netzip-other", processes.me() | GONE | other)
-    left(place, "netzip-nobody", None)
+    left(place, "netzip-other_pc", processes.me() | GONE | other)
+    left(place, "netzip-nobody_1", None)
     left(place, "netzip-nonsense", [1])
-    (place / "netzip-user").mkdir()
-    (place / "netzip-user" / "turn").write_text("")
-    unsent = left(place, "netzip-unsent", processes.me() | GONE)
+    left(place, "netzip-nonsens2", {})
+    (place / "netzip-10000000").mkdir()
+    (place / "netzip-10000000" / "turn").write_text("")
+    (place / "netzip-mine").mkdir()
+    os.utime(place / "netzip-mine", (0, 0))
+    left(place, "netzip-results", processes.me() | GONE)
+    unsent = left(place, "netzip-unsent_1", processes.me() | GONE)
     (unsent / "unsent.json").write_text("[]")
     left(place, "somebody-elses", processes.me() | GONE)
     outside = left(place, "outside", processes.me() | GONE)
-    (place / "netzip-link").symlink_to(outside)
-    before = {p for p in place.rglob("*") if p.name != "netzip-link"}
+    (place / "netzip-linked_1").symlink_to(outside)
+    before = {p for p in place.rglob("*") if p.name != "netzip-linked_1"}
     folders.sweep()
     assert before <= {*place.rglob("*")}
     assert own in before
-    assert (place / "netzip-link").is_symlink()
+    assert (place / "netzip-linked_1").is_symlink()
 
 
 def test_a_folder_without_a_name_yet(place, monkeypatch):
-    """Its process died between the two; or it lives, and another one's sweep was quicker."""
-    (place / "netzip-empty").mkdir()
+    """Its process died between the two; or it lives, and sleeps for longer than a minute."""
+    (place / "netzip-empty_00").mkdir()
+    folders.sweep()
+    assert len(list(place.iterdir())) == 1, "its process may live"
+    os.utime(place / "netzip-empty_00", (0, 0))
     folders.sweep()
     assert list(place.iterdir()) == []
     made, real = [], tempfile.mkdtemp
@@ -66,6 +73,7 @@ def test_a_folder_without_a_name_yet(place, monkeypatch):
         folder = real(**named)
         made.append(folder)
         if len(made) == 1:
+            os.utime(folder, (0, 0))
             folders.sweep()
         return folder
 

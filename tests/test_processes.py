@@ -26,8 +26,21 @@ def test_this_process_lives_and_is_described_alike_always(monkeypatch):
     assert me() == owner == json.loads(json.dumps(owner))
 
 
-def test_nobody_is_not_dead():
-    assert not dead(None)
+ODD = (None, [], 5, "1", {}, {"boot": "b"}, {"pid": 4194000, "host": "h"})
+HERE = {"boot": "b", "namespace": "n", "machine": []}
+
+
+@pytest.mark.parametrize("owner", ODD)
+def test_nobody_is_not_dead(owner):
+    assert not dead(owner)
+
+
+@pytest.mark.parametrize("change", [{"pid": "7"}, {"pid": 10**30}, {"pid": 0}, {"machine": [[]]}])
+def test_what_was_never_said_is_no_process(monkeypatch, change):
+    here = HERE | {"pid": 4194000, "ticks": 1}
+    monkeypatch.setattr(processes, "_of", lambda _pid: here)
+    assert dead(here)
+    assert not dead(here | change)
 
 
 def test_a_process_lives_until_it_has_ended(request):

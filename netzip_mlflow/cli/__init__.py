@@ -12,7 +12,7 @@ from typing import NoReturn
 from netzip_mlflow.cli import streams
 from netzip_mlflow.cli.commands import app
 from netzip_mlflow.databases import without_password
-from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.errors import InputError, NetzipError
 
 __all__ = ["app", "main"]
 
@@ -20,6 +20,7 @@ INTERRUPTED = 130
 KILLED = {"SIGTERM": 143, "SIGHUP": 129}  # 128 and the signal's number, as shells say it
 # what the system refuses whatever the command is: no space, no permission, no further file, a name
 REFUSED = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "EMFILE", "ENFILE")
+GONE = ": the current folder was removed; change to another one"
 NO_ROOM = {getattr(errno, name, None) for name in (*REFUSED, "ENAMETOOLONG")} - {None}
 
 
@@ -44,11 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         )
         sys.exit(1)
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        gone = error.errno == errno.ENOENT and _is_gone()
+        if error.errno not in NO_ROOM and not gone:
             raise
-        sys.stderr.write(f"netzip: {error}\n")
+        sys.stderr.write(f"netzip: {error}{GONE if gone else ''}\n")
         _explain(str(error))
-        sys.exit(NetzipError.exit_status)
+        sys.exit((InputError if gone else NetzipError).exit_status)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # Typer has caught Ctrl-C, and says nothing
             sys.stderr.write("netzip: interrupted\n")
@@ -63,6 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if arguments is None:  # the process is the command's own, and ends with it
             streams.no_more()
     sys.exit(0)
+
+
+def _is_gone() -> bool:
+    """Whether the current folder is."""
+    try:
+        os.getcwd()  # noqa: PTH109 (pathlib imports much)
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _explain(reason: str) -> None:

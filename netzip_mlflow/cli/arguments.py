@@ -33,6 +33,7 @@ __all__ = [
     "read_recipe",
 ]
 
+DIGITS = 9  # of a number of things; Python reads no number of thousands
 DEFAULT_RECIPE = "recipes/digits.yaml"
 
 RecipeArgument = Annotated[
@@ -113,7 +114,7 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
 
 def count(option: str, text: str) -> int:
     """`4` as a number of things, 1 or more."""
-    if not text.strip().isdecimal() or int(text) < 1:
+    if not text.strip().isdecimal() or len(text) > DIGITS or int(text) < 1:
         raise InputError(Problem(option, f"{text!r}", "an integer, 1 or more"))
     return int(text)
 

@@ -475,9 +475,8 @@ def _print_plan(recipe: Recipe, only: tuple[str, ...], as_json: bool) -> None:
 
 
 def _emit(as_json: bool, value: Callable[[], Any], text: Callable[[], str]) -> None:
-    said = json.dumps(_finite(value()), indent=2, allow_nan=False) if as_json else ""
-    with stdout():  # a text is laid out for the terminal that it is written to
-        typer.echo(said or text())
+    said = json.dumps(_finite(value()), indent=2, allow_nan=False) if as_json else text
+    _print(said)
 
 
 def _finite(value: Any) -> Any:
@@ -489,6 +488,6 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _print(text: str) -> None:
-    with stdout():
-        typer.echo(text)
+def _print(text: str | Callable[[], str]) -> None:
+    with stdout():  # a text that is made now is laid out for the terminal that it is written to
+        typer.echo(text if isinstance(text, str) else text())

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from netzip_mlflow import interpreter
 from netzip_mlflow.errors import InputError, NetzipError, Problem
@@ -62,7 +63,7 @@ def fresh_process(path: str | Path, threads: int) -> FreshProcess:
         raise NetzipError(f"{path}: a fresh process took over {TIMEOUT_SECONDS} s") from None
     except OSError as error:
         raise NetzipError(f"{path}: a fresh process cannot be started: {error}") from error
-    answer = json.loads(done.stdout) if done.stdout else {}
+    answer = _answer(done.stdout)
     if "error" in answer:
         kind = InputError if done.returncode == InputError.exit_status else NetzipError
         raise kind(answer["error"])
@@ -71,6 +72,15 @@ def fresh_process(path: str | Path, threads: int) -> FreshProcess:
         status = f"status {done.returncode}"
         raise NetzipError(f"{path}: a fresh process that runs it ended with {status}: {last}")
     return FreshProcess(answer["metrics"], answer["reasons"])
+
+
+def _answer(said: str) -> dict[str, Any]:
+    """The last line; a user's sitecustomize may have said something before. Empty: it is none."""
+    try:
+        answer = json.loads((said.splitlines() or [""])[-1])
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def _killed_by(status: int) -> str:

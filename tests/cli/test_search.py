@@ -46,6 +46,7 @@ class TestBadInput:
         [
             (["--workers", "none"], "--workers: 'none'; allowed: an integer, 1 or more"),
             (["--workers", "0"], "--workers: '0'"),
+            (["--workers", "9" * 5000], "allowed: an integer, 1 or more"),
             (["--engine", "rya"], "--engine: 'rya' is unknown; allowed: local, ray (did you mean"),
             (["--engine", "ray", "--workers", "2"], "--workers: Ray's cluster decides how many"),
             (["--storage", "sqlite:////no/such/place/s.db"], "cannot be used"),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+RECIPE = str(Path(__file__).parents[2] / "recipes" / "digits.yaml")
 
 
 class TestSmallCommands:
@@ -50,6 +55,29 @@ class TestSmallCommands:
             assert f"{key:<22} {value}" in text.out
         assert found["tracking store"].endswith("/mlflow.db (usable)")
         assert list(place.iterdir()) == [], "it only looks"
+
+    @pytest.mark.parametrize("command", [["doctor"], ["validate", RECIPE]], ids=lambda c: c[0])
+    def test_where_the_current_folder_was_removed(self, tmp_path, command):
+        """In a process of its own: the folder is one that the tests need."""
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        script = (
+            "import os, sys; os.rmdir(os.getcwd())\n"
+            "import runpy; sys.argv[0] = 'netzip'\n"
+            "runpy.run_module('netzip_mlflow', run_name='__main__', alter_sys=True)"
+        )
+        environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+        done = subprocess.run(
+            [sys.executable, "-c", script, *command],
+            cwd=gone,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == 2
+        assert "current folder was removed" in done.stderr
 
     @pytest.mark.parametrize(
         "arguments",

@@ -106,6 +106,22 @@ def test_a_process_that_dies_is_said_with_its_last_words(forms, monkeypatch):
         fresh_process(forms["float"], 1)
 
 
+def test_what_a_users_sitecustomize_prints_is_not_the_answer(forms, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("print('welcome')", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert fresh_process(forms["float"], 1).metrics["size/load_ms"] > 0
+
+
+@pytest.mark.parametrize(("said", "status"), [('{"metrics": {"size/l', -9), ("[]", 0), ("1", 0)])
+def test_an_answer_that_is_none_fails_one_model(forms, monkeypatch, said, status):
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, status, said, "")
+
+    monkeypatch.setattr(process.subprocess, "run", run)
+    with pytest.raises(NetzipError, match=rf"float\.onnx: .* status {status}:"):
+        fresh_process(forms["float"], 1)
+
+
 def test_a_process_that_is_killed_without_a_word_may_have_had_no_memory(forms, monkeypatch):
     def run(command, **_):
         return subprocess.CompletedProcess(command, -9, "", "")
