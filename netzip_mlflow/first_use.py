@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -20,7 +21,6 @@ PREFIX = ".netzip-new-"
 LAST = "alembic_version"  # MLflow's last table, and Optuna's
 LOCK = 0x6E65747A  # PostgreSQL's advisory locks have numbers
 PATIENCE_S, POLL_S = 120.0, 0.2
-TURN_S = 5.0
 
 
 def made_whole(url: str, make: Callable[[str], None]) -> None:
@@ -59,30 +59,14 @@ def _aside(file: Path, url: URL, make: Callable[[str], None]) -> None:
         except FileExistsError:
             return
         except OSError:  # some file systems have no links
-            _in_turn(new, file)
-
-
-def _in_turn(new: Path, file: Path) -> None:
-    """Put a file in place unless there is one: one process at a time, the others wait until it has.
-
-    Raises:
-        InputError: another one was killed between the two.
-    """
-    turn = file.with_name(f"{PREFIX}turn")
-    end = time.monotonic() + TURN_S
-    while not file.exists():
-        try:
-            turn.mkdir()
-        except FileExistsError:
-            if time.monotonic() > end:
-                raise InputError(f"{file}: no process ends making it; remove {turn}") from None
-            time.sleep(POLL_S)
-            continue
-        try:
-            if not file.exists():
-                new.rename(file)
-        finally:
-            turn.rmdir()
+            turn = file.with_name(f"{PREFIX}in__turn")  # as a temporary folder's: it is swept
+            with contextlib.suppress(FileExistsError):  # another one puts its file there just now
+                turn.mkdir()
+                try:
+                    if not file.exists():
+                        new.rename(file)
+                finally:
+                    turn.rmdir()
 
 
 def _one_at_a_time(url: str, make: Callable[[str], None]) -> None:

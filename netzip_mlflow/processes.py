@@ -43,7 +43,7 @@ def dead(owner: Any) -> bool:
     if not _described(owner):
         return False
     here = me()
-    same_machine = bool({*owner.get("machine", ())} & {*here["machine"]})
+    same_machine = any(each in here["machine"] for each in owner.get("machine", ()))
     if not owner.get("boot"):
         alike = owner["host"] == here["host"] and (same_machine or "machine" not in owner)
         return alike and not _contained() and _gone_by_clock(owner)
@@ -54,16 +54,11 @@ def dead(owner: Any) -> bool:
 
 def _described(owner: Any) -> bool:
     """Whether `me` may have said it, here or elsewhere; anybody can write a tag, or a file."""
-    if not isinstance(owner, Mapping):
+    if not isinstance(owner, Mapping) or not isinstance(owner.get("machine", []), list):
         return False
-    machine = owner.get("machine", [])
     kinds = _BY_BOOT if owner.get("boot") else _BY_CLOCK
-    return (
-        all(isinstance(owner.get(key), kind) for key, kind in kinds.items())
-        and 0 < owner["pid"] < 2**31
-        and isinstance(machine, list)
-        and all(isinstance(each, str) for each in machine)
-    )
+    named = all(isinstance(owner.get(key), kind) for key, kind in kinds.items())
+    return named and 0 < owner["pid"] < 2**31
 
 
 @functools.lru_cache(maxsize=1)

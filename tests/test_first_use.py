@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from netzip_mlflow import first_use
-from netzip_mlflow.errors import InputError
 from netzip_mlflow.first_use import made_whole
 
 TABLES = ["first", "second"]
@@ -156,37 +154,24 @@ def test_a_file_system_without_links(tmp_path, monkeypatch):
     made_whole(f"sqlite:///{tmp_path / 'store.db'}", never)
 
 
-def test_without_links_the_second_of_two_waits_for_the_first(tmp_path, monkeypatch):
-    """Both saw no file; the first one's holds runs when the second one's turn comes."""
+def test_without_links_one_process_at_a_time_puts_its_file_in_place(tmp_path, monkeypatch):
+    """Both saw no file, and the other one's is about to be there: it may hold runs already."""
 
     def refused(_self: Path, _target: Path) -> None:
         raise PermissionError("links are not supported")
 
-    file, turn = tmp_path / "store.db", tmp_path / ".netzip-new-turn"
-
-    def first(_seconds: float) -> None:
-        assert turn.is_dir()
-        file.write_text("runs of the first one")
-        turn.rmdir()
-
-    monkeypatch.setattr(Path, "hardlink_to", refused)
-    monkeypatch.setattr(first_use.time, "sleep", first)
+    file, turn = tmp_path / "store.db", tmp_path / ".netzip-new-in__turn"
 
     def slow(url: str) -> None:
         make(url)
-        turn.mkdir()  # the other one puts its file in place just now
+        turn.mkdir()
 
+    monkeypatch.setattr(Path, "hardlink_to", refused)
     made_whole(f"sqlite:///{file}", slow)
-    assert file.read_text() == "runs of the first one"
-    assert [path.name for path in tmp_path.iterdir()] == ["store.db"]
-
-
-def test_a_turn_that_never_ends_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(first_use, "TURN_S", 0.0)
-    turn = tmp_path / ".netzip-new-turn"
-    turn.mkdir()
-    with pytest.raises(InputError, match=str(turn)):
-        first_use._in_turn(tmp_path / "new.db", tmp_path / "store.db")
+    assert list(tmp_path.iterdir()) == [turn], "it is the other one's"
+    os.utime(turn, (0, 0))  # who was killed meanwhile
+    made_whole(f"sqlite:///{file}", make)
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize(

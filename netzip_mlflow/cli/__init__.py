@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         )
         sys.exit(1)
     except OSError as error:
-        gone = error.errno == errno.ENOENT and _is_gone()
+        gone = error.errno == errno.ENOENT and error.filename is None  # as getcwd says it
         if error.errno not in NO_ROOM and not gone:
             raise
         sys.stderr.write(f"netzip: {error}{GONE if gone else ''}\n")
@@ -65,15 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if arguments is None:  # the process is the command's own, and ends with it
             streams.no_more()
     sys.exit(0)
-
-
-def _is_gone() -> bool:
-    """Whether the current folder is."""
-    try:
-        os.getcwd()  # noqa: PTH109 (pathlib imports much)
-    except FileNotFoundError:
-        return True
-    return False
 
 
 def _explain(reason: str) -> None:

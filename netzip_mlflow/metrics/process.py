@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from netzip_mlflow import interpreter
 from netzip_mlflow.errors import InputError, NetzipError, Problem
@@ -63,7 +62,10 @@ def fresh_process(path: str | Path, threads: int) -> FreshProcess:
         raise NetzipError(f"{path}: a fresh process took over {TIMEOUT_SECONDS} s") from None
     except OSError as error:
         raise NetzipError(f"{path}: a fresh process cannot be started: {error}") from error
-    answer = _answer(done.stdout)
+    try:  # the last line: a user's sitecustomize may have said something before
+        answer = dict(json.loads((done.stdout.splitlines() or ["{}"])[-1]))
+    except (ValueError, TypeError):
+        answer = {}
     if "error" in answer:
         kind = InputError if done.returncode == InputError.exit_status else NetzipError
         raise kind(answer["error"])
@@ -72,15 +74,6 @@ def fresh_process(path: str | Path, threads: int) -> FreshProcess:
         status = f"status {done.returncode}"
         raise NetzipError(f"{path}: a fresh process that runs it ended with {status}: {last}")
     return FreshProcess(answer["metrics"], answer["reasons"])
-
-
-def _answer(said: str) -> dict[str, Any]:
-    """The last line; a user's sitecustomize may have said something before. Empty: it is none."""
-    try:
-        answer = json.loads((said.splitlines() or [""])[-1])
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
 
 
 def _killed_by(status: int) -> str:

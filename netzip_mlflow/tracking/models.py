@@ -17,7 +17,6 @@ from netzip_mlflow.tracking.faults import transient
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
-    from mlflow.entities.model_registry import ModelVersion
 
 __all__ = [
     "add_version",
@@ -231,24 +230,22 @@ def add_version(
     later keeps the alias.
     """
     _require_registered_model(client, name)
-    if earlier_try is None:
-        version = _new_version(client, name, run, model, tags)
-    else:
-        aliases = client.get_registered_model(name).aliases
+    earlier, aliases = [], {}
+    if earlier_try is not None:
         earlier = client.search_model_versions(f"name = '{name}' AND run_id = '{run}'")
-        version = earlier[0] if earlier else _new_version(client, name, run, model, tags)
-        if alias in aliases:
-            holder = client.get_model_version(name, aliases[alias])
-            if holder.creation_timestamp > earlier_try:
-                return
+        aliases = client.get_registered_model(name).aliases
+    version = (
+        earlier[0]
+        if earlier
+        else client.create_model_version(
+            name, f"models:/{model}", run, tags=dict(tags), model_id=model
+        )
+    )
+    if earlier_try is not None and alias in aliases:
+        holder = client.get_model_version(name, aliases[alias])
+        if holder.creation_timestamp > earlier_try:
+            return
     client.set_registered_model_alias(name, alias, version.version)
-
-
-def _new_version(
-    client: MlflowClient, name: str, run: str, model: str, tags: Mapping[str, str]
-) -> ModelVersion:
-    source = f"models:/{model}"
-    return client.create_model_version(name, source, run, tags=dict(tags), model_id=model)
 
 
 def _require_registered_model(client: MlflowClient, name: str) -> None:

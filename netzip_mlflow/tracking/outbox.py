@@ -55,7 +55,7 @@ class Outbox:
         self._clock, self._pause, self._health = clock, pause, health
         self._waiting: list[Write] = []
         self._tries: dict[Write, int] = {}  # of what waits: what failed may have arrived
-        self._faults: list[tuple[Write, NetzipError]] = []  # to be raised
+        self._faults: dict[Write, NetzipError] = {}  # to be raised
         self._next_try = self._last_success = clock()
         self.refused: list[Refused] = []
         self.reason: str | None = None
@@ -86,24 +86,20 @@ class Outbox:
 
     def keep(self, write: Write) -> None:
         """Keep a write, without a try, until the next one is sent."""
-        if write.kind in LOOSE:  # what it overwrites need not arrive
-            self._waiting = [each for each in self._waiting if each.place != write.place]
         self._waiting.append(write)
 
     def send(self, write: Write) -> None:
         """Send a write now, or keep it while the store is away or earlier ones still wait.
 
         Raises:
-            NetzipError: its figures or its run are refused; a file that is costs that file alone,
-                an earlier write that is fails this one's run in nothing (`flush` says it).
+            NetzipError: its figures or its run are refused; a file that is costs that file alone.
+                What is heard of an earlier write is raised by `flush`.
         """
         self.keep(write)
         if self.reason is None or self._clock() >= self._next_try:
             self._try(ask=self.reason is not None)
-        fault = next((fault for fault in self._faults if fault[0] is write), None)
-        if fault is not None:
-            self._faults.remove(fault)
-            raise fault[1]
+        if write in self._faults:
+            raise self._faults.pop(write)
 
     def flush(self, patience_s: float) -> bool:
         """Try until all is sent, or nothing was for `patience_s` seconds; whether all was sent.
@@ -121,10 +117,9 @@ class Outbox:
                     self._pass_over(begun, EXTRA * patience_s)
                 break
             self._pause(POLL_S)
-        if self._faults:
-            refusal = self._faults[0][1]
-            self._faults.clear()
-            raise refusal
+        refusals, self._faults = [*self._faults.values()], {}
+        if refusals:
+            raise refusals[0]
         return not self._waiting
 
     def _try(self, *, ask: bool, last: bool = False) -> bool:
@@ -146,9 +141,10 @@ class Outbox:
 
     def _next(self, *, last: bool) -> Write | None:
         """The first that waits; one that is set aside only when nothing else does."""
-        aside = [w for w in self._waiting if w.kind in LOOSE and self._tries.get(w, 0) >= TRIES]
-        first = next((write for write in self._waiting if write not in aside), None)
-        return aside[0] if first is None and aside and last else first
+        for write in self._waiting:
+            if write.kind not in LOOSE or self._tries.get(write, 0) < TRIES:
+                return write
+        return self._waiting[0] if last and self._waiting else None
 
     def _sent(self, write: Write) -> bool:
         """Whether the store has answered for a write, by taking or by refusing it."""
@@ -162,14 +158,14 @@ class Outbox:
             if faults.transient(error) and not denied:
                 self._away(faults.reason(error), begun)
                 return False
-            self._done(write)
+            self._answered(write)
             self._refuse(write, error)
             return True
-        self._done(write)
+        self._answered(write)
         self.reason, self._last_success = None, self._clock()
         return True
 
-    def _done(self, write: Write) -> None:
+    def _answered(self, write: Write) -> None:
         self._waiting.remove(write)
         self._tries.pop(write)
 
@@ -187,10 +183,9 @@ class Outbox:
         if write.kind in MARKED:
             same = [r for r in self.refused if r.write.run == write.run]
             tags = {REFUSED: "\n".join(f"{r.write.subject}: {r.reason}" for r in same)[:5000]}
-            what = {"metrics": {}, "params": {}, "tags": tags, "step": 0}
-            self._waiting.append(Write("tags", write.run, write.name, write.at, what))
+            self._waiting.append(Write("tags", write.run, write.name, write.at, {"tags": tags}))
         if write.measured:
-            self._faults.append((write, NetzipError(f"MLflow refuses {write}: {reason}")))
+            self._faults[write] = NetzipError(f"MLflow refuses {write}: {reason}")
 
     def _pass_over(self, begun: float, patience_s: float) -> None:
         """What the store takes of what waits: a write that never arrives holds up no other run, and

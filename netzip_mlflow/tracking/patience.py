@@ -46,12 +46,12 @@ def patiently(call: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
-def hurried() -> Iterator[None]:
-    """While it lasts, no call of MLflow waits long for a server that does not answer."""
+def hurried() -> Iterator[float]:
+    """While it lasts, no call waits long for a server that does not answer; for how long it may."""
     before = os.environ.get(CALL)
     os.environ[CALL] = CALL_S
     try:
-        yield
+        yield HURRIED_S
     finally:
         os.environ.pop(CALL)
         os.environ.update({} if before is None else {CALL: before})

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,8 +118,9 @@ class Tracker:
             raise InputError(f"experiment {name!r} is deleted: restore it, or name another")
         return experiment.experiment_id
 
-    @contextlib.contextmanager
-    def parent(self, kind: str, name: str, *, folder: Path | None = None) -> Iterator[Run]:
+    def parent(
+        self, kind: str, name: str, *, folder: Path | None = None
+    ) -> AbstractContextManager[Run]:
         """A parent run: FINISHED, FAILED with its reason, or KILLED, and its children with it.
 
         Args:
@@ -130,18 +132,17 @@ class Tracker:
         Raises:
             TrackingLost: the server did not come back; everything else is as the block raised it.
         """
-        with self._lasting(lambda: Run(self, kind, name, resume=self._resumed), folder) as run:
-            yield run
+        return self._lasting(lambda: Run(self, kind, name, resume=self._resumed), folder)
 
-    @contextlib.contextmanager
-    def joined(self, kind: str, run_id: str, *, folder: Path | None = None) -> Iterator[Run]:
+    def joined(
+        self, kind: str, run_id: str, *, folder: Path | None = None
+    ) -> AbstractContextManager[Run]:
         """The parent run of another process, to make children below it: these end with the block.
 
         Raises:
             TrackingLost: as `parent`.
         """
-        with self._lasting(lambda: Run(self, kind, "", resume=run_id, attach=True), folder) as run:
-            yield run
+        return self._lasting(lambda: Run(self, kind, "", resume=run_id, attach=True), folder)
 
     @contextlib.contextmanager
     def _lasting(self, begin: Callable[[], Run], folder: Path | None) -> Iterator[Run]:
@@ -160,42 +161,33 @@ class Tracker:
                 raise stop from error
             raise
         finally:
-            with ending():
+            killed = status == "KILLED"
+            limit = patience.hurried() if killed else contextlib.nullcontext(patience.PATIENCE_S)
+            with ending(), limit as seconds:
                 if run is not None:
                     run.end(status, reason, wait=True)
-                if status == "KILLED":
-                    self._settle_in_a_hurry(folder)
-                else:
-                    self._settle(folder, patience.PATIENCE_S)
-
-    def _settle_in_a_hurry(self, folder: Path | None) -> None:
-        """As `_settle`; what is lost or refused is said, and stands in no signal's way."""
-        try:
-            with patience.hurried():
-                self._settle(folder, patience.HURRIED_S)
-        except NetzipError as error:
-            self._say(str(error))
+                try:
+                    self._settle(folder, seconds)
+                except NetzipError as error:
+                    if not killed:
+                        raise
+                    self._say(str(error))  # the signal passes on
 
     def _settle(self, folder: Path | None, patience_s: float) -> None:
         """Send what waits; what cannot be is kept, whatever ends the wait."""
+        sent = True  # unless nothing else is said
         try:
             sent = self.outbox.flush(patience_s)
-        except BaseException:
-            self._say_kept(folder)
-            raise
-        if sent:
-            self._say_kept(folder)
-            return
-        count = len(self.outbox)
-        reason = without_password(self.outbox.reason or "", self.uri)
-        raise TrackingLost(
-            f"the tracking server {without_password(self.uri)} went away ({reason}) "
-            f"and {count} writes could not be sent{self._kept(folder)}"
-        )
-
-    def _say_kept(self, folder: Path | None) -> None:
-        if kept := self._kept(folder):
-            self._say(f"{len(self.outbox.unsent)} writes could not be sent{kept}")
+        finally:
+            count, kept = len(self.outbox), self._kept(folder)
+            if sent and kept:
+                self._say(f"{len(self.outbox.unsent)} writes could not be sent{kept}")
+        if not sent:
+            reason = without_password(self.outbox.reason or "", self.uri)
+            raise TrackingLost(
+                f"the tracking server {without_password(self.uri)} went away ({reason}) "
+                f"and {count} writes could not be sent{kept}"
+            )
 
     def _kept(self, folder: Path | None) -> str:
         """Where what was not sent is now, and what sends it; nothing where all was."""
@@ -308,7 +300,15 @@ class Run:
                 raise NetzipError(
                     f"metric {key} of {self.name} is {value}; only finite values are logged"
                 )
-        self._send("batch", _batch(metrics, params, tags, step))
+        self._send(
+            "batch",
+            {
+                "step": step,
+                "metrics": {k: float(v) for k, v in (metrics or {}).items()},
+                "params": {k: _shown(v) for k, v in (params or {}).items()},
+                "tags": {k: _shown(v) for k, v in (tags or {}).items()},
+            },
+        )
 
     def note(self, text: str) -> None:
         """The run's note, Markdown; a fault that ends the run is said above it."""
@@ -365,7 +365,8 @@ class Run:
             if self._parent is None:
                 said = f"**{status.lower()}**: {reason}"[:5000]
                 tags[NOTE] = f"{said}\n\n{self._note}"[:NOTE_LIMIT] if self._note else said
-            self._send("tags", _batch(tags=tags), wait=wait)
+            shown = {key: _shown(value) for key, value in tags.items()}
+            self._send("tags", {"tags": shown}, wait=wait)
         self._send("end", {"status": status}, wait=wait)
 
     @property
@@ -390,20 +391,6 @@ class Run:
         outbox = self._tracker.outbox
         (outbox.keep if wait else outbox.send)(write)
         return write
-
-
-def _batch(
-    metrics: Mapping[str, float] | None = None,
-    params: Mapping[str, Any] | None = None,
-    tags: Mapping[str, Any] | None = None,
-    step: int = 0,
-) -> dict[str, Any]:
-    return {
-        "step": step,
-        "metrics": {k: float(v) for k, v in (metrics or {}).items()},
-        "params": {k: _shown(v) for k, v in (params or {}).items()},
-        "tags": {k: _shown(v) for k, v in (tags or {}).items()},
-    }
 
 
 def _now() -> int:

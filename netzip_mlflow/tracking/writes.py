@@ -64,11 +64,6 @@ class Write:
         """The file, or what else it is that is written."""
         return self.file.name if self.file else str(self.what.get("file") or self.kind)
 
-    @property
-    def place(self) -> tuple[object, ...]:
-        """What it overwrites, if it is a file."""
-        return self.run, self.what.get("folder"), self.subject
-
     def __str__(self) -> str:
         return f"{self.subject} of {self.name}" if self.name else self.subject
 
@@ -182,12 +177,15 @@ class Sender:
             self.client.delete_tag(run, REASON)  # it was to end otherwise
         self.client.set_terminated(run, write.what["status"], write.at)
 
-    def _adopt(self, write: Write, _again: bool) -> None:
+    def _tags(self, write: Write, _again: bool) -> None:
         from mlflow.entities import RunTag
 
-        run, status = self._ids(write.run), write.what["status"]
         tags = [RunTag(*pair) for pair in self._texts(write.what["tags"]).items()]
-        self.client.log_batch(run, tags=tags)
+        self.client.log_batch(self._ids(write.run), tags=tags)
+
+    def _adopt(self, write: Write, again: bool) -> None:
+        self._tags(write, again)
+        run, status = self._ids(write.run), write.what["status"]
         if status and self.client.get_run(run).info.status != status:
             self.client.set_terminated(run, status)
 
@@ -205,7 +203,7 @@ class Sender:
 
     def _experiment_tags(self, write: Write, again: bool) -> None:
         experiment, at = write.what["experiment"], str(write.at)
-        if name := write.what.get("name"):  # another store has another id for it
+        if again and (name := write.what.get("name")):  # another store has another id for it
             experiment = experiment_named(self.client, name)
         if again and self.client.get_experiment(experiment).tags.get(DESCRIBED, "") > at:
             return  # by a later command
@@ -215,7 +213,7 @@ class Sender:
     KINDS = {  # noqa: RUF012 (a literal table of methods)
         "create": _create,
         "batch": _batch,
-        "tags": _batch,  # what became of a run: refused, it costs nobody anything
+        "tags": _tags,  # what became of a run: refused, it costs nobody anything
         "artifact": _artifact,
         "text": _text,
         "dataset": _dataset,

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from netzip_mlflow.errors import InputError, NetzipError, TrackingLost
+from netzip_mlflow.runs import candidates
+from netzip_mlflow.runs.candidates import Candidate
 from netzip_mlflow.stages.resend import resend
 from netzip_mlflow.tracking import Tracker, outbox, patience
 
@@ -273,3 +275,20 @@ def test_figures_that_are_refused_end_the_job(tracker):
         run()
     (run_,) = tracker.client.search_runs([tracker.experiment_id])
     assert run_.info.status == "FAILED"
+
+
+def test_a_candidate_whose_run_was_deleted_fails_alone(tracker, between, said):
+    """By somebody who watches: neither its log nor the tag that names the log is taken."""
+    with tracker.parent("compress", "digits") as parent:
+        run = parent.child("candidate", "deleted")
+        other = parent.child("candidate", "small")
+        tracker.client.delete_run(run.id)
+        between.answer(413, "PUT .*netzip.log")
+        candidates.fail(Candidate("deleted", "half", run, Path("none")), NetzipError("no memory"))
+        other.log({"accuracy/top1": 0.5})
+    runs = tracker.client.search_runs([tracker.experiment_id])
+    assert {r.info.run_name: r.info.status for r in runs} == {
+        "digits": "FINISHED",
+        "small": "FINISHED",
+    }
+    assert [line for line in said if "netzip.log of deleted" in line], said

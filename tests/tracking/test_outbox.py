@@ -254,15 +254,6 @@ def test_a_file_that_never_arrives_holds_up_what_is_sent_for_seconds_only(server
     assert post.again.count(1) > 2, "and again at last"
 
 
-def test_what_overwrites_a_file_that_waits_stands_in_its_place(server, post, box):
-    server.away()
-    for number, name in enumerate(("a.csv", "b.csv", "a.csv")):
-        box.send(letter(number, "artifact", file=Path(name)))
-    server.back()
-    assert box.flush(0.0)
-    assert post.arrived == [1, 2]
-
-
 def test_what_is_kept_is_sent_with_the_next_one(post, box):
     box.keep(letter(1))
     assert post.arrived == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -405,6 +406,29 @@ class TestAway:
         writes = json.loads((kept / "unsent.json").read_text())["writes"]
         assert [w["what"].get("status") for w in writes if w["kind"] == "end"] == ["KILLED"] * 2
         assert server.now < 8, "who asks a process to end may kill it after ten seconds"
+
+    @pytest.mark.parametrize(("stop", "seconds"), [(Killed("SIGTERM"), "2"), (ValueError(), "7")])
+    def test_no_call_lasts_long_for_who_asked_a_process_to_end(
+        self, tracker, monkeypatch, stop, seconds
+    ):
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
+        end, seen = tracker.sender.client.set_terminated, []
+
+        def noted(*arguments, **named):
+            seen.append(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])
+            end(*arguments, **named)
+
+        monkeypatch.setattr(tracker.sender.client, "set_terminated", noted)
+
+        def work() -> None:
+            with tracker.parent("compress", "digits") as parent:
+                parent.child("candidate", "small")
+                raise stop
+
+        with pytest.raises(type(stop)):
+            work()
+        assert seen == [seconds, seconds]
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
 
     def test_what_is_kept_is_said_once(self, remote, server, tmp_path):
         said: list[str] = []
