@@ -241,10 +241,9 @@ def add_version(
             name, f"models:/{model}", run, tags=dict(tags), model_id=model
         )
     )
-    if earlier_try is not None and alias in aliases:
-        holder = client.get_model_version(name, aliases[alias])
-        if holder.creation_timestamp > earlier_try:
-            return
+    holder = client.get_model_version(name, aliases[alias]) if alias in aliases else None
+    if earlier_try is not None and holder is not None and holder.creation_timestamp > earlier_try:
+        return
     client.set_registered_model_alias(name, alias, version.version)
 
 

@@ -47,30 +47,20 @@ def rescue(folder: Path, unsent: Unsent, *, only_files: bool) -> Path:
     Args:
         only_files: keep only the files that are to be sent: everything else was.
     """
-    place = _moved_here(folder)
+    place, target = folder, f"netzip-unsent-{folder.name.removeprefix('netzip-')}"
+    try:
+        if not Path(target).exists():
+            shutil.move(folder, target)
+            place = Path.cwd() / target
+    except shutil.Error:  # to another file system, which took a part of it
+        shutil.rmtree(target, ignore_errors=True)
+    except OSError:
+        pass
     writes = tuple(_moved(write, folder, place) for write in unsent.writes)
     if only_files:
         _prune(place, {write.file for write in writes if write.file is not None})
     save(place, Unsent(unsent.store, unsent.experiment, unsent.runs, unsent.models, writes))
     return place
-
-
-def _moved_here(folder: Path) -> Path:
-    try:
-        target = Path.cwd() / f"netzip-unsent-{folder.name.removeprefix('netzip-')}"
-        target.mkdir()
-    except OSError:
-        return folder
-    try:
-        folder.replace(target)
-    except OSError:  # on another file system
-        try:
-            shutil.copytree(folder, target, dirs_exist_ok=True)
-        except OSError:
-            shutil.rmtree(target, ignore_errors=True)
-            return folder
-        shutil.rmtree(folder, ignore_errors=True)
-    return target
 
 
 def save(folder: Path, unsent: Unsent) -> None:

@@ -16,8 +16,8 @@ from mlflow import MlflowClient
 from netzip_mlflow.errors import InputError, TrackingLost
 from netzip_mlflow.runs.job import Options, job, open_tracker
 from netzip_mlflow.stages.resend import resend
-from netzip_mlflow.tracking import Tracker, patience, unsent
-from netzip_mlflow.tracking.unsent import Unsent, save
+from netzip_mlflow.tracking import Tracker, patience
+from netzip_mlflow.tracking.unsent import Unsent, rescue, save
 from netzip_mlflow.tracking.writes import Write
 
 
@@ -139,15 +139,15 @@ def test_a_folder_that_cannot_be_moved_leaves_no_half_of_it(tmp_path, monkeypatc
     def other(*_given: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    def full(_source: object, target: Path, **_named: object) -> None:
-        (target / "model.onnx").write_bytes(b"mea")
-        raise OSError(28, "No space left on device")
+    def full(_source: object, target: str, **_named: object) -> None:
+        Path(target).mkdir()
+        (Path(target) / "model.onnx").write_bytes(b"mea")
+        raise shutil.Error([("model.onnx", target, "No space left on device")])
 
     monkeypatch.chdir(tmp_path)
-    for call in ("rename", "replace"):
-        monkeypatch.setattr(os, call, other)
-    monkeypatch.setattr(Path, "replace", other)
+    monkeypatch.setattr(os, "rename", other)
     monkeypatch.setattr(shutil, "copytree", full)
-    assert unsent._moved_here(folder) == folder
+    assert rescue(folder, Unsent("s", {}, {}, {}, ()), only_files=False) == folder
     assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
     assert (folder / "model.onnx").read_bytes() == b"measured"
+    assert (folder / "unsent.json").is_file()
