@@ -58,7 +58,9 @@ class Plan:
     def as_text(self) -> str:
         """The sum, what is missing, and a line per step."""
         is_certain = not math.isnan(self.seconds)
-        total = f"about {self.seconds:.0f} s" if is_certain else "how long is unknown without the data"
+        total = (
+            f"about {self.seconds:.0f} s" if is_certain else "how long is unknown without the data"
+        )
         absent = [f"not here: {what}" for what in self.missing]
         lines = [
             f"{'?' if math.isnan(seconds) else f'{seconds:.0f}':>8} s  {step}"

@@ -108,13 +108,13 @@ class TestStopped:
     def test_a_signal_has_its_own_status(
         self, netzip, recipe, store, monkeypatch, fault, status, says
     ):
-        from netzip_mlflow.stages import compress as stage
+        from netzip_mlflow.runs import baseline
         from netzip_mlflow.tracking import Killed
 
         def stop(*_given: object) -> None:
             raise {"KeyboardInterrupt": KeyboardInterrupt(), "Killed": Killed("SIGTERM")}[fault]
 
-        monkeypatch.setattr(stage, "baseline", stop)
+        monkeypatch.setattr(baseline, "ready", stop)
         ended = netzip("compress", recipe, "--quiet")
         assert (ended.status, ended.out) == (status, "")
         assert f"netzip: {says}\n" in ended.err
