@@ -1,4 +1,4 @@
-"""Quiet while one times: processes of one machine that work, and let each other measure.
+"""The lock of timing: processes of one machine that work, and let each other measure.
 
 Two locked files: whoever works holds `gate` shared and passes through `turn` at every pause point;
 whoever times takes `turn`, then `gate` alone, which it gets when all others stand at a pause point.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from netzip_mlflow.errors import InputError, NetzipError
 
-__all__ = ["Quiet", "check"]
+__all__ = ["TimingLock", "check"]
 
 PATIENCE_S, POLL_S = 300.0, 0.005  # a process that was stopped holds its lock
 
@@ -37,14 +37,16 @@ def check() -> None:
 
 
 def _shared() -> Path:
-    """The folder of this user; by number, which a user without an entry in passwd has too."""
+    """The folder of this user; by number, which a user without an entry in passwd has too. Its name
+    is none that `folders.sweep` looks at."""
     user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
-    return Path(tempfile.gettempdir()) / f"netzip-{user}"
+    return Path(tempfile.gettempdir()) / f"timing-locks-of-netzip-{user}"
 
 
-class Quiet:
-    """A process among those that share `folder` (one of this user's own unless another is given);
-    outside of `working` it holds nothing."""
+class TimingLock:
+    """A process among those that share `folder` (else one of this user's); outside of `working` it
+    holds nothing. Opened before a job begins: within one, temporary files lie in the job's folder.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         folder = folder or _shared()

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from netzip_mlflow.search.timing_lock import Quiet
+from netzip_mlflow.search.timing_lock import TimingLock
 
 WORKER = """
 import sys, time
 from pathlib import Path
-from netzip_mlflow.search.timing_lock import Quiet
-quiet, said = Quiet(Path(sys.argv[1])), Path(sys.argv[2])
-with quiet.working():
+from netzip_mlflow.search.timing_lock import TimingLock
+lock, said = TimingLock(Path(sys.argv[1])), Path(sys.argv[2])
+with lock.working():
     print("at work", flush=True)
     while True:
         end = time.monotonic() + 0.02
         while time.monotonic() < end:
             said.write_text(str(time.monotonic_ns()))
-        quiet.pause()
+        lock.pause()
 """
 
 
@@ -42,17 +42,17 @@ def worker(tmp_path: Path):
 
 
 @pytest.fixture
-def quiet(tmp_path: Path):
-    made = Quiet(tmp_path / "locks")
+def lock(tmp_path: Path):
+    made = TimingLock(tmp_path / "locks")
     yield made
     made.close()
 
 
-def test_a_worker_stands_still_while_another_times_and_goes_on_after(worker, quiet, tmp_path):
+def test_a_worker_stands_still_while_another_times_and_goes_on_after(worker, lock, tmp_path):
     said = tmp_path / "said"
-    with quiet.working():
+    with lock.working():
         for _ in range(5):
-            with quiet.alone() as got:
+            with lock.alone() as got:
                 assert got
                 before = said.read_text()
                 for _ in range(2000):  # long enough for many of its writes
@@ -61,19 +61,19 @@ def test_a_worker_stands_still_while_another_times_and_goes_on_after(worker, qui
                 assert worker.poll() is None
 
 
-def test_a_worker_that_is_killed_holds_nobody_up(worker, quiet):
+def test_a_worker_that_is_killed_holds_nobody_up(worker, lock):
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
-    with quiet.working(), quiet.alone() as got:
+    with lock.working(), lock.alone() as got:
         assert got
 
 
-def test_two_can_work_at_the_same_time(tmp_path, quiet):
-    other = Quiet(tmp_path / "locks")
+def test_two_can_work_at_the_same_time(tmp_path, lock):
+    other = TimingLock(tmp_path / "locks")
     gate = os.open(tmp_path / "locks" / "gate", os.O_RDWR)
     with other.working():
-        with quiet.working():
-            quiet.pause()
+        with lock.working():
+            lock.pause()
             other.pause()
         with pytest.raises(BlockingIOError):  # the other one works still: nobody may time
             fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,9 +82,9 @@ def test_two_can_work_at_the_same_time(tmp_path, quiet):
     other.close()
 
 
-def test_it_is_not_quiet_where_a_worker_comes_to_no_pause_point(tmp_path, quiet, monkeypatch):
+def test_it_is_not_quiet_where_a_worker_comes_to_no_pause_point(tmp_path, lock, monkeypatch):
     monkeypatch.setattr("netzip_mlflow.search.timing_lock.PATIENCE_S", 0.05)
-    other = Quiet(tmp_path / "locks")
-    with other.working(), quiet.working(), quiet.alone() as got:
+    other = TimingLock(tmp_path / "locks")
+    with other.working(), lock.working(), lock.alone() as got:
         assert not got
     other.close()

@@ -30,7 +30,10 @@ from netzip_mlflow.tasks import open_task
 from netzip_mlflow.tracking import asked_on_sigint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import optuna
+    from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
     from netzip_mlflow.recipe import Recipe
@@ -58,70 +61,93 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
     tracker = open_tracker(options)  # first: its tables are what a shared database is known by
     storage = studies.open_storage(url)
     task = open_task(recipe.task, recipe.data, recipe.seed)
+    network = functools.cache(functools.partial(baseline.prepare, recipe, task))
+    parts = provenance.parts(recipe, task, network, options.say)
     name = request.study or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    parts = provenance.parts(recipe, task, options.say)
-    if request.restart:
-        binding.start_over(storage, name)
+    end = time.monotonic() + (math.inf if spec.timeout is None else spec.timeout)
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(contextlib.closing(timing_lock.TimingLock()))
+        if request.engine == "ray":
+            stack.enter_context(ray_workers.cluster(url, options.tracking_uri))
+        if request.restart:
+            network()  # what is wrong with it is said before a study is forgotten
+            binding.start_over(storage, name)
+        begin = functools.partial(_begin, storage, name, spec, parts, request.most)
+        try:
+            study, led = begin()
+        except KeyError:  # another process has started the study over meanwhile
+            study, led = begin()
+        if led is not None:
+            binding.bind(study, parts)  # of several that began at once one has bound it
+            with job("search", recipe.name, options, tracker, join=led.run) as work:
+                _help(_bench(work, recipe, task), study, led, lock, end, request.most)
+            return None
+        if request.most is not None:
+            return None
+        with leading(study) as ready:
+            binding.bind(study, parts)
+            network()
+            with job("search", recipe.name, options, tracker) as work:
+                tags = {"netzip.study": name, "netzip.storage": without_password(url)}
+                work.run.log(tags=tags)
+                describe_recipe(work.run, recipe, task)
+                bench = _bench(work, recipe, task)
+                origin = baseline.ready(bench, network())
+                _bind(study, origin)
+                candidates.inspect_and_judge(work, origin, None, recipe, task)
+                trials = _trials(bench, origin, study, lock, end)
+                return _search(trials, ready, request, url)
+
+
+def _begin(
+    storage: RDBStorage, name: str, spec: SearchSpec, parts: Mapping[str, str], most: int | None
+) -> tuple[optuna.Study, Leader | None]:
+    """The study, and who leads it; who has `most` trials to make never does."""
     study = studies.create(storage, name, max(1, len(spec.objectives)))
     binding.bind(study, parts)
-    end = time.monotonic() + (math.inf if spec.timeout is None else spec.timeout)
-    if request.most is None:
-        led = leader_or_claim(study)
-    else:
-        led = leader(study) if studies.progress(study).waiting else None
-        if led is None:
-            return None
-    if led is not None:
-        binding.bind(study, parts)  # of several that began at once one has bound it
-        with job("search", recipe.name, options, tracker, join=led.run) as work:
-            _help(work, recipe, task, study, led, end, request.most)
-        return None
-    if request.engine == "ray":
-        ray_workers.connect(url, options.tracking_uri)
-    with leading(study) as ready:
-        binding.bind(study, parts)
-        network = baseline.prepare(recipe, task)
-        with job("search", recipe.name, options, tracker) as work:
-            work.run.log(tags={"netzip.study": name, "netzip.storage": without_password(url)})
-            describe_recipe(work.run, recipe, task)
-            bench = _bench(work, recipe, task)
-            origin = baseline.ready(bench, network)
-            _bind(study, origin)
-            candidates.inspect_and_judge(work, origin, None, recipe, task)
-            trials = _trials(bench, origin, study, end)
-            state = studies.plan(study, spec.trials, functools.partial(first, trials))
-            study.sampler = studies.sampler(spec.sampler, recipe.seed + state.ended)
-            take_over(work, study, origin.run.id)
-            notes.begin(work, trials, without_password(url))
-            ready(work.run.id, origin.run.id)
-            with _helpers(work, recipe, request, study, url, end - time.monotonic()) as helpers:
-                _lead(work, trials, helpers)
-            studies.reclaim(study)  # what helpers were told to leave
-            end_runs(work, study)
-            return finish(trials, name, url)
+    if most is None:
+        return study, leader_or_claim(study)
+    return study, leader(study) if studies.progress(study).waiting else None
+
+
+def _search(trials: Trials, ready: Callable[[str, str], None], request: Request, url: str) -> Found:
+    """Plan the trials, have all of them made, and measure the best few."""
+    work, recipe, study, origin = trials.work, trials.recipe, trials.study, trials.origin
+    spec = recipe.search or SearchSpec()
+    state = studies.plan(study, spec.trials, functools.partial(first, trials))
+    study.sampler = studies.sampler(spec.sampler, recipe.seed + state.ended)
+    take_over(work, study, origin.run.id)
+    notes.begin(work, trials, without_password(url))
+    ready(work.run.id, origin.run.id)
+    seconds = trials.end - time.monotonic()
+    with _helpers(work, recipe, request, study, url, seconds) as helpers:
+        _lead(work, trials, helpers)
+    studies.reclaim(study)  # what helpers were told to leave
+    end_runs(work, study)
+    return finish(trials, study.study_name, url)
 
 
 def _help(
-    work: Job,
-    recipe: Recipe,
-    task: Task,
+    bench: Bench,
     study: optuna.Study,
     led: Leader,
+    lock: timing_lock.TimingLock,
     end: float,
     most: int | None,
 ) -> None:
     """Make trials of a study that another process leads."""
-    spec, bench = recipe.search or SearchSpec(), _bench(work, recipe, task)
+    recipe = bench.recipe
+    spec = recipe.search or SearchSpec()
     origin = baseline.joined(bench, led.baseline)
     _bind(study, origin)
     study.sampler = studies.sampler(spec.sampler, (recipe.seed + os.getpid()) % 2**31)
-    trials = _trials(bench, origin, study, end)
+    trials = _trials(bench, origin, study, lock, end)
 
     def stop() -> None:
         trials.end = -math.inf
 
     with following(study, stop), contextlib.suppress(studies.GivenBack):
-        _walk(work, trials, most)
+        _walk(bench.job, trials, most)
 
 
 def _bind(study: optuna.Study, origin: Candidate) -> None:
@@ -142,7 +168,13 @@ def _bench(work: Job, recipe: Recipe, task: Task) -> Bench:
     return Bench(work, recipe, task, cache=cache)
 
 
-def _trials(bench: Bench, origin: Candidate, study: optuna.Study, end: float) -> Trials:
+def _trials(
+    bench: Bench,
+    origin: Candidate,
+    study: optuna.Study,
+    lock: timing_lock.TimingLock,
+    end: float,
+) -> Trials:
     return Trials(
         bench,
         origin,
@@ -150,7 +182,7 @@ def _trials(bench: Bench, origin: Candidate, study: optuna.Study, end: float) ->
         space_of(bench.recipe, bench.task.sizes["train"]),
         limits_of(bench.recipe),
         study,
-        timing_lock.Quiet(),
+        lock,
         end,
     )
 

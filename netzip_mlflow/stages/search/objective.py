@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.runs.candidates import Candidate
     from netzip_mlflow.runs.job import Job
     from netzip_mlflow.search import Space
-    from netzip_mlflow.search.timing_lock import Quiet
+    from netzip_mlflow.search.timing_lock import TimingLock
     from netzip_mlflow.tasks import Task
     from netzip_mlflow.techniques import Context, Technique
 
@@ -65,7 +65,7 @@ class Trials:
     space: Space
     limits: scoring.Constraints
     study: optuna.Study
-    quiet: Quiet
+    timing_lock: TimingLock
     end: float  # by time.monotonic; a trial that is not done by then is given back
     made: dict[int, Candidate] = field(default_factory=dict)
 
@@ -92,7 +92,7 @@ class Trials:
             GivenBack: the search's time is over.
             TrialPruned: it cannot become better than the best, by its bound.
         """
-        with self.quiet.working():
+        with self.timing_lock.working():
             try:
                 return self._walked(trial)
             finally:
@@ -201,7 +201,7 @@ class Trials:
         scored_by_clock = measuring.needs_clock(score)
         timed = self.limits.timed or scored_by_clock
         if timed and all(excess <= 0 for excess in untimed.values()):
-            with self.quiet.alone() as quiet:
+            with self.timing_lock.alone() as quiet:
                 measuring.clock([baseline, found], spec, seed, self.work.progress)
             found.flags += [] if quiet else ["noisy"]
             if found.fault:
@@ -325,7 +325,7 @@ class Trials:
     @functools.cached_property
     def untrained(self) -> Untrained:
         """What chains ship that have not trained."""
-        return Untrained(self.work, self.recipe, self.origin, self.context, self.quiet)
+        return Untrained(self.work, self.recipe, self.origin, self.context, self.timing_lock)
 
     def _watched(self, made: Candidate) -> Context:
         """A context that pauses while another process times, that ends a trial in time, and a
@@ -334,7 +334,7 @@ class Trials:
         limit = spec.trial_timeout if spec is not None else None
 
         def progress(what: str, done: float) -> None:
-            self.quiet.pause()
+            self.timing_lock.pause()
             if time.monotonic() > self.end:
                 raise GivenBack
             if limit is not None and time.monotonic() - begun > limit:

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from netzip_mlflow import techniques
 from netzip_mlflow.cache.sources import BESIDE, package_digest, source_digest
 from netzip_mlflow.deployable import file_digest
 from netzip_mlflow.errors import InputError
-from netzip_mlflow.factories import FACTORY_PATH, import_function
+from netzip_mlflow.factories import import_function, paths
 from netzip_mlflow.recipe import SearchSpec, locate
-from netzip_mlflow.runs.baseline import from_uri
 from netzip_mlflow.search.binding import PACKAGE
 
 if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.tasks import Task
+    from netzip_mlflow.twin import Twin
 
 __all__ = ["parts"]
 
 UNKNOWN = "no file determines it"
 
 
-def parts(recipe: Recipe, task: Task, say: Callable[[str], None]) -> dict[str, str]:
+def parts(
+    recipe: Recipe, task: Task, network: Callable[[], Twin], say: Callable[[str], None]
+) -> dict[str, str]:
     """Digests by what they are of, as `search.binding.bind` takes them.
+
+    Args:
+        network: gives what training starts from, which only `model.uri` is bound by.
 
     Raises:
         InputError: weights or code that cannot be read.
@@ -37,7 +42,7 @@ def parts(recipe: Recipe, task: Task, say: Callable[[str], None]) -> dict[str, s
     return {
         "recipe": _recipe(recipe),
         "data": task.digest,
-        "weights": _weights(recipe, task),
+        "weights": _weights(recipe, network),
         PACKAGE: package_digest(BESIDE - {"scoring"}),
         **code,
     }
@@ -53,11 +58,11 @@ def _recipe(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _weights(recipe: Recipe, task: Task) -> str:
+def _weights(recipe: Recipe, network: Callable[[], Twin]) -> str:
     """Those that are given, as they are: neither an alias nor a path says which."""
     model = recipe.model
     if model.uri is not None:
-        return from_uri(model.uri, task, recipe.code()).digest()
+        return network().digest()
     if model.weights is None or model.weights == "pretrained":
         return model.weights or ""
     return file_digest(locate(model.weights, "model.weights"))
@@ -65,30 +70,15 @@ def _weights(recipe: Recipe, task: Task) -> str:
 
 def _code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """What the recipe names of a user's: `module:function`, techniques of a package."""
-    spec = recipe.search or SearchSpec()
-    named = {*_texts(spec.model_dump(mode="json")), *_texts(dict(recipe.candidates))}
-    factories = {recipe.task, recipe.data.factory, recipe.model.factory} - {None}
-    for text in sorted(filter(FACTORY_PATH.fullmatch, {*named, *factories})):
+    factories = paths([recipe.task, recipe.data.factory, recipe.model.factory])
+    for text in sorted(factories | recipe.code()):
         try:
             yield text, source_digest(import_function(text, text)) or UNKNOWN
         except InputError:  # a technique's parameter may be any text
             if text in factories:
                 raise
-    for name in techniques.names():
-        found = techniques.find(name)
-        wanted = name in named or (spec.space == "auto" and found.traits.searched)
-        if wanted and found.__module__.partition(".")[0] != "netzip_mlflow":
-            yield name, source_digest(found) or UNKNOWN
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a nested value, keys too."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _texts(key)
-            yield from _texts(inner)
-    elif isinstance(value, Sequence):
-        for inner in value:
-            yield from _texts(inner)
+    automatic = (recipe.search or SearchSpec()).space == "auto"
+    written = json.dumps(recipe.model_dump(mode="json", include={"candidates", "search"}))
+    for name, path in techniques.installed().items():
+        if json.dumps(name) in written or (automatic and techniques.find(name).traits.searched):
+            yield name, source_digest(import_function(path, name)) or UNKNOWN

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.runs.job import Job
 
-__all__ = ["Assignment", "Tasks", "check_addresses", "connect", "make_trials", "tasks"]
+__all__ = ["Assignment", "Tasks", "check_addresses", "cluster", "make_trials", "tasks"]
 
 TRIALS = 5  # of one task: joining a study takes seconds, which these share
 RETRIES = 3  # of a task whose node dies
@@ -126,8 +126,10 @@ class Tasks:
             self.failures = 0
 
 
-def connect(*addresses: str) -> None:
-    """Join the cluster that RAY_ADDRESS names; where it names none, start a Ray on this machine.
+@contextlib.contextmanager
+def cluster(*addresses: str) -> Iterator[None]:
+    """The cluster that RAY_ADDRESS names, joined while the block lasts; where it names none, a Ray
+    on this machine.
 
     Args:
         addresses: what the cluster's nodes must reach.
@@ -161,9 +163,9 @@ def connect(*addresses: str) -> None:
         raise _unusable(given or "a local Ray", str(error).strip().splitlines()[0]) from error
     try:
         check_addresses({node["NodeManagerHostname"] for node in _nodes()}, addresses)
-    except InputError:
+        yield
+    finally:
         ray.shutdown()
-        raise
 
 
 def _answering(address: str) -> None:

@@ -86,7 +86,7 @@ def _starts(trials: Trials) -> list[Mapping[str, Any]]:
         if parameters is None:
             continue
         try:
-            with trials.quiet.working():
+            with trials.timing_lock.working():
                 bound = trials.bound(chain) if sizes.known(chain) else None
                 asked = time.monotonic() < enough
                 hindered = asked and trials.hindrance(chain) is not None

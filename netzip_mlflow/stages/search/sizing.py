@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.runs.candidates import Candidate
     from netzip_mlflow.runs.job import Job
-    from netzip_mlflow.search.timing_lock import Quiet
+    from netzip_mlflow.search.timing_lock import TimingLock
     from netzip_mlflow.techniques import Context, Technique
 
 __all__ = ["Untrained"]
@@ -37,14 +37,14 @@ class Untrained:
     recipe: Recipe
     origin: Candidate
     context: Context
-    quiet: Quiet
+    timing_lock: TimingLock
     _sizes: dict[str, Mapping[str, float]] = field(default_factory=dict, init=False)
     _speeds: dict[str, Mapping[str, float]] = field(default_factory=dict, init=False)
     _beginnings: dict[str, Twin] = field(default_factory=dict, init=False)
     _last: tuple[str, measuring.Measurement] | None = field(default=None, init=False)
 
     def sizes(self, chain: Sequence[Technique]) -> Mapping[str, float]:
-        """Sizes and operations, by metric key. To be called, as `speeds`, while `quiet` is
+        """Sizes and operations, by metric key. To be called, as `speeds`, while `timing_lock` is
         `working`."""
         key = sizes.size_key(chain)
         if key not in self._sizes:
@@ -59,7 +59,7 @@ class Untrained:
         if key not in self._speeds:
             assert self.origin.measured is not None  # noqa: S101 (judged before)
             spec, made = self.recipe.measure, self._made(chain).apart()
-            with self.quiet.alone() as quiet:
+            with self.timing_lock.alone() as quiet:
                 both = [self.origin.measured.apart(), made]
                 measuring.clock(both, spec, self.recipe.seed, self.work.progress)
             certain = quiet and "noisy" not in made.flags and not made.fault
@@ -84,7 +84,7 @@ class Untrained:
         return self._last[1]
 
     def _progress(self, what: str, done: float) -> None:
-        self.quiet.pause()
+        self.timing_lock.pause()
         self.work.progress(what, done)
 
     def _next(

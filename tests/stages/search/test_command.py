@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import tempfile
 import zlib
 
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
+from netzip_mlflow import folders
 from netzip_mlflow.cli import output
+from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.report import search_plots
-from netzip_mlflow.search import records
+from netzip_mlflow.search import records, timing_lock
 from netzip_mlflow.stages.search import command as stage
 from netzip_mlflow.tracking import Run
 
@@ -31,6 +35,30 @@ def test_a_judged_trials_file_goes_with_it(searched, monkeypatch):
     found = searched(short=True)
     assert found.trials == 8
     assert left == []
+
+
+def test_the_trials_of_a_job_stand_still_while_another_process_times(
+    searched, tmp_path, monkeypatch
+):
+    """A job's temporary files lie in its own folder; the locks of all lie in one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(timing_lock, "PATIENCE_S", 0.05)
+    quiet = []
+
+    def lead(_work, trials, _helpers):
+        with trials.timing_lock.working(), elsewhere.alone() as alone:
+            quiet.append(alone)
+        with elsewhere.alone() as alone:
+            quiet.append(alone)
+        raise NetzipError("enough")
+
+    monkeypatch.setattr(stage, "_lead", lead)
+    with contextlib.closing(timing_lock.TimingLock()) as elsewhere:
+        with pytest.raises(NetzipError, match="enough"):
+            searched("search.trials=1", "train.epochs=1", short=True)
+        folders.sweep()
+        assert [*tmp_path.glob("*netzip*/gate")], "no sweep removes them"
+    assert quiet == [False, True]
 
 
 def test_every_trial_is_a_run_with_the_same_figures(searched, client):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -17,6 +18,8 @@ from sklearn.datasets import load_digits
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.runs import baseline
 from netzip_mlflow.search import records
+from netzip_mlflow.search import study as studies
+from netzip_mlflow.search.leader import leader_or_claim
 from netzip_mlflow.stages.search import command as stages_search
 from netzip_mlflow.stages.search import objective as stages_trial
 
@@ -129,6 +132,44 @@ def test_a_study_is_started_over(searched, client, places):
     )
     trials = [run for run in all_runs(client) if run.data.tags["netzip.kind"] == "trial"]
     assert len(trials) == 2, "what was measured stays in MLflow"
+
+
+@pytest.mark.parametrize(
+    ("missing", "request_", "says"),
+    [("weights", {}, "safetensors"), ("ray", {"engine": "ray"}, "ray is not installed")],
+)
+def test_no_study_is_started_over_before_its_input_is_checked(
+    searched, places, monkeypatch, tmp_path, missing, request_, says
+):
+    here, _ = places
+    url = f"sqlite:///{tmp_path / 'netzip-search.db'}"
+    studies.plan(studies.create(studies.open_storage(url), "mine"), 3)
+    if missing == "weights":
+        save_file({"other": torch.zeros(3)}, here.weights)
+    else:
+        monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(InputError, match=says):
+        searched(*here.changes(), study="mine", restart=True, **request_)
+    assert len(optuna.load_study(study_name="mine", storage=url).trials) == 3
+
+
+def test_a_study_that_is_deleted_while_a_search_joins_it_is_begun_again(
+    searched, places, monkeypatch
+):
+    here, _ = places
+    claimed = []
+
+    def delete_first(study):
+        claimed.append(study)
+        if len(claimed) == 1:
+            optuna.delete_study(study_name=study.study_name, storage=study._storage)
+        return leader_or_claim(study)
+
+    monkeypatch.setattr(stages_search, "leader_or_claim", delete_first)
+    loose = ("search.trials=1", "score.max_drop_points=100")
+    found = searched(*here.changes(), *loose, study="mine", short=True)
+    assert len(claimed) == 2
+    assert found.trials == 1
 
 
 def test_trials_against_another_baseline_are_not_ranked_together(searched, client, monkeypatch):
