@@ -169,6 +169,19 @@ def test_a_place_is_written_as_in_the_recipe_where_others_read_it(
     assert recipe.as_written(said) == expected
 
 
+@pytest.mark.parametrize("place", ["data", "/"])
+def test_a_word_that_is_a_variable_s_place_too_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("PLACE", place)
+    monkeypatch.setattr("netzip_mlflow.recipe.reading._located", {})
+    file = tmp_path / "r.yaml"
+    file.write_text("data: {name: npz, path: '${PLACE}'}")
+    assert recipe.read(file)[1] == []
+    said = "data: {path: data} / data.path"
+    assert recipe.as_written(said) == said
+
+
 def test_an_unset_variable_names_key_and_variable(
     loads: Loads, monkeypatch: pytest.MonkeyPatch
 ) -> None:

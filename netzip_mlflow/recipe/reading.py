@@ -140,7 +140,8 @@ def locate(path: str, where: str) -> Path:
     # a name that is too long; no such user's home; a zero byte
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(Problem(where, f"{path!r} is no path: {error}")) from None
-    if variables(path):
+    # of a relative place, or a root, the name is a word that stands elsewhere too
+    if variables(path) and len(place.parts) > 1 and place.is_absolute():
         _located[str(place)] = path
     return place
 

@@ -118,7 +118,7 @@ class _Loader(yaml.SafeLoader):
             raise _refused(node, f"a number of over {DIGITS} digits")
         try:
             value = super().construct_object(node, deep)
-        except (ValueError, KeyError, ArithmeticError):
+        except (ValueError, LookupError, ArithmeticError):
             kind = node.tag.removeprefix(_TAG)
             raise _refused(node, f"{str(node.value)[:100]!r} is not {kind}") from None
         if isinstance(value, str) and NO_TEXT.search(value):

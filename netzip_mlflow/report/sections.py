@@ -133,13 +133,14 @@ def table(
 
 
 def _lines(columns: Sequence[Any], parts: Standing, best: Choice) -> Iterator[Markup]:
+    """A line for each model; the first one outside the constraint brings its heading along."""
     yield _line(columns, parts.baseline, "baseline")
     for row in parts.feasible:
         yield _line(columns, row, "best" if row["name"] == best.best else "")
-    if parts.infeasible:
-        yield _band(len(columns), "Outside the constraint, least violation first")
-        for row in parts.infeasible:
-            yield _line(columns, row, "infeasible")
+    heading = _band(len(columns), "Outside the constraint, least violation first")
+    for row in parts.infeasible:
+        yield tags(heading, _line(columns, row, "infeasible"))
+        heading = NOTHING
     for row in parts.failed:
         why = clip(text(row, "error")) or "no reason was recorded"
         yield _band(len(columns), f"{row['name']} failed: {why}")

@@ -39,6 +39,8 @@ REFUSED = {
     "a time that is none": ("x: !!timestamp soon", "timestamp"),
     "an integer that is none": ("x: !!int soon", "'soon' is not int"),
     "a number that is none": ("x: !!float soon", "'soon' is not float"),
+    "an integer of nothing": ("x: !!int ''", "'' is not int"),
+    "a number of nothing": ("x: !!float ''", "'' is not float"),
     "a truth that is none": ("x: !!bool soon", "'soon' is not bool"),
     "a list as a key": ("? [1, 2]\n: 3", "a key must be a text"),
     "one key in two kinds": ("x: {1: a, '1': b}", "'1' is given twice"),
@@ -67,7 +69,7 @@ def test_a_recipe_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [REFUSED[k] for k in REFUSED if "x: " in REFUSED[k][0]][:26]
+    ("text", "says"), [REFUSED[k] for k in REFUSED if "x: " in REFUSED[k][0]][:28]
 )
 def test_an_override_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "r.yaml"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from netzip_mlflow.report import plots
+from netzip_mlflow.report import plots, sections
 from netzip_mlflow.report.html import LIMIT_BYTES, report
 from netzip_mlflow.scoring import Basis, Choice
 
@@ -176,6 +176,17 @@ def test_plots_that_do_not_fit_are_left_out_and_counted(frame, choice, drawn):
     assert len(page.encode()) < LIMIT_BYTES
     assert page.count("<svg") == 2
     assert "1 further pictures lie beside this file." in page
+
+
+@pytest.mark.parametrize(("most", "left"), [(4, 3), (5, 2), (7, 0)])
+def test_models_that_do_not_fit_are_counted_and_no_heading_is(
+    frame, choice, monkeypatch, most, left
+):
+    """There are a baseline, three within the constraint, two outside, and a failed one."""
+    monkeypatch.setattr(sections, "MOST_ROWS", most)
+    page = written(frame, choice)
+    assert ("Outside the constraint" in page) == (left < 3)
+    assert re.findall(r"(\d+) further rows", page) == ([str(left)] if left else [])
 
 
 def of_classes(names, seed=0, count=1000):

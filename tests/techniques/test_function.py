@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,7 @@ def test_parameters_are_checked_before_any_work(given: dict, message: str) -> No
     [
         ({"__post_init__": lambda _self: 1 / 0}, "ZeroDivisionError: division by zero"),
         ({"label": lambda _self: 1 / 0}, "ZeroDivisionError"),
+        ({"label": lambda _self: sys.exit(0)}, "SystemExit: 0"),
         ({"label": lambda _self: 5}, "its label is 5; allowed: a text"),
         ({"problems": staticmethod(lambda _given, _where: 1 / 0)}, "ZeroDivisionError"),
     ],
