@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from netzip_mlflow.errors import InputError, Problem
-from netzip_mlflow.search.leader import claim, led
+from netzip_mlflow.search.leader import claim, led, resign
 from netzip_mlflow.search.study import reclaim
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def start_over(storage: RDBStorage, name: str) -> None:
         if not busy and not reclaim(study).running:
             optuna.delete_study(storage=storage, study_name=name)
             return
+        if not busy:
+            resign(study)
     except KeyError:  # there is none, or another process has just started it over
         return
     what = "another process leads it" if busy else "another process makes one of its trials"

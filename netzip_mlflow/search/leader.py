@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.processes import dead, me
@@ -16,7 +16,7 @@ from netzip_mlflow.search.study import unanswered
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Leader", "claim", "following", "leader", "leader_or_claim", "leading", "led"]
+__all__ = ["Leader", "claim", "following", "leader", "leader_or_claim", "leading", "led", "resign"]
 
 ATTRIBUTE = "netzip.leader"
 SIGN_S, SILENT_S, POLL_S = 20.0, 120.0, 0.5
@@ -34,9 +34,19 @@ class Leader:
 
 
 def led(study: optuna.Study) -> bool:
-    """Whether a process leads a study now, or has claimed it."""
+    """Whether a process leads a study now, or has claimed it. A sign that is old, or to come, by
+    this machine's clock may be another clock's: it is watched until it changes."""
     sign = study.user_attrs.get(ATTRIBUTE)
-    return bool(sign) and not _gone(sign)
+    if not sign or dead(sign["owner"]):
+        return False
+    if abs(time.time() - sign["seen"]) <= SILENT_S:
+        return True
+    end = time.monotonic() + 2 * SIGN_S
+    while (later := study.user_attrs.get(ATTRIBUTE)) == sign:
+        if time.monotonic() >= end:
+            return False
+        time.sleep(POLL_S)
+    return bool(later)
 
 
 def leader(study: optuna.Study) -> Leader | None:
@@ -60,14 +70,18 @@ def leader_or_claim(study: optuna.Study) -> Leader | None:
 
 
 def claim(study: optuna.Study) -> bool:
-    """Write this process's name as the leader's; whether no other has done so after it."""
+    """Write this process's name as the leader's; whether no other has done so after it, or before
+    it where the database took its time: a leader writes its own again with its next sign."""
+    begun = time.monotonic()
     _sign(study, "", "")
-    time.sleep(SETTLE_S)
-    return study.user_attrs[ATTRIBUTE]["owner"] == me()
+    late = time.monotonic() - begun > SETTLE_S
+    time.sleep(2 * SIGN_S if late else SETTLE_S)
+    return (study.user_attrs.get(ATTRIBUTE) or {}).get("owner") == me()
 
 
-def _gone(sign: Mapping[str, Any]) -> bool:
-    return dead(sign["owner"]) or time.time() - sign["seen"] > SILENT_S
+def resign(study: optuna.Study) -> None:
+    """Nobody leads a study that this process has led, or has claimed."""
+    study.set_user_attr(ATTRIBUTE, None)
 
 
 def _sign(study: optuna.Study, run: str, baseline: str) -> None:
@@ -106,7 +120,7 @@ def leading(study: optuna.Study) -> Iterator[Callable[[str, str], None]]:
         over.set()
         thread.join()
         with contextlib.suppress(*unanswered()):  # then its process or its silence says it
-            study.set_user_attr(ATTRIBUTE, None)
+            resign(study)
 
 
 @contextlib.contextmanager

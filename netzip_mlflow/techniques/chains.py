@@ -103,7 +103,7 @@ def _given_problems(
         faults = technique.problems(given, where)
         if not faults and not isinstance(label := technique(**given).label(), str):
             faults = [Problem(where, f"its label is {label!r}", "a text")]
-    except (Exception, SystemExit) as error:  # it is anyone's code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (it is anyone's code)
         faults = [Problem(where, f"{type(error).__name__}: {error}")]
     return faults
 

@@ -110,3 +110,4 @@ def test_a_study_that_someone_works_on_is_not_started_over(storage, study):
     with pytest.raises(InputError, match="makes one of its trials"):
         start_over(storage, "s")
     assert len(study.trials) == 2
+    assert not leader.led(study), "whoever was refused has not claimed it"

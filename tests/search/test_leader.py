@@ -15,9 +15,10 @@ import psutil
 import pytest
 
 from netzip_mlflow import processes
-from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.search import leader as leaders
 from netzip_mlflow.search import study as studies
+from netzip_mlflow.search.binding import start_over
 from netzip_mlflow.search.leader import Leader, following, leader, leader_or_claim, leading
 
 GONE = processes.me() | {"pid": 2**22 - 1}
@@ -50,11 +51,65 @@ def test_one_without_a_baseline_yet_is_waited_for(study, monkeypatch):
 
 
 @pytest.mark.parametrize("baseline", ["", "b"])
-def test_one_that_is_dead_or_silent_leads_no_more(study, baseline):
+def test_one_that_is_dead_or_silent_leads_no_more(study, baseline, monkeypatch):
+    monkeypatch.setattr(leaders, "SIGN_S", 0.1)
     known = {"owner": processes.me(), "seen": time.time(), "run": "r", "baseline": baseline}
-    for change in ({"owner": GONE}, {"seen": time.time() - 2 * leaders.SILENT_S}):
+    shift = 2 * leaders.SILENT_S
+    for change in ({"owner": GONE}, *({"seen": time.time() + by} for by in (-shift, shift))):
         study.set_user_attr(leaders.ATTRIBUTE, known | change)
         assert leader(study) is None
+
+
+@pytest.mark.parametrize("ahead", [3600.0, -3600.0])
+def test_a_living_one_leads_whatever_its_clock_says(study, monkeypatch, ahead):
+    monkeypatch.setattr(leaders, "POLL_S", 0.01)
+    written = leaders._sign
+
+    def sign(study, run, baseline):
+        written(study, run, baseline)
+        there = study.user_attrs[leaders.ATTRIBUTE]
+        study.set_user_attr(leaders.ATTRIBUTE, there | {"seen": there["seen"] + ahead})
+
+    monkeypatch.setattr(leaders, "_sign", sign)
+    monkeypatch.setattr(leaders, "SIGN_S", 0.5)
+    with leading(study) as ready:
+        ready("r", "b")
+        assert leader(study) == Leader("r", "b")
+        with pytest.raises(InputError, match="another process leads it"):
+            start_over(study._storage, "s")
+    assert leader(study) is None
+
+
+def test_one_whose_claim_comes_late_does_not_lead_beside_another(study, monkeypatch):
+    """The database was locked; meanwhile another process has claimed the study, and leads it."""
+    written, other = leaders._sign, processes.me() | {"another": True}
+    over = threading.Event()
+    sign = {"owner": other, "seen": time.time(), "run": "", "baseline": ""}
+
+    def lead():
+        while not over.wait(leaders.SIGN_S / 2):
+            study.set_user_attr(leaders.ATTRIBUTE, sign)
+
+    def late(*given):
+        time.sleep(1.5 * leaders.SETTLE_S)
+        written(*given)
+        thread.start()
+
+    thread = threading.Thread(target=lead)
+    monkeypatch.setattr(leaders, "_sign", late)
+    monkeypatch.setattr(leaders, "SETTLE_S", 0.05)
+    monkeypatch.setattr(leaders, "SIGN_S", 0.5)
+    assert not leaders.claim(study)
+    over.set()
+    thread.join()
+
+
+def test_a_claim_that_another_took_back_is_none(study, monkeypatch):
+    """A leader that was taken for silent ends while this process waits."""
+    written = leaders._sign
+    monkeypatch.setattr(leaders, "SETTLE_S", 0.05)
+    monkeypatch.setattr(leaders, "_sign", lambda *given: (written(*given), study.set_user_attr(leaders.ATTRIBUTE, None)))
+    assert not leaders.claim(study)
 
 
 def test_a_clock_that_is_set_deposes_nobody(study, monkeypatch):
@@ -123,7 +178,8 @@ def test_it_gives_signs_of_life_again_after_the_database_was_down(study, monkeyp
 def test_a_database_that_is_down_when_it_ends_does_not_fail_it(study, monkeypatch, broken):
     with contextlib.ExitStack() as stack, leading(study):
         stack.enter_context(broken())
-    monkeypatch.setattr(leaders, "SILENT_S", 0.2)
+    monkeypatch.setattr(leaders, "SILENT_S", -1.0)
+    monkeypatch.setattr(leaders, "SIGN_S", 0.1)
     assert leader(study) is None, "its silence says it"
 
 
