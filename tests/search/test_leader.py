@@ -108,7 +108,7 @@ def test_a_claim_that_another_took_back_is_none(study, monkeypatch):
     """A leader that was taken for silent ends while this process waits."""
     written = leaders._sign
     monkeypatch.setattr(leaders, "SETTLE_S", 0.05)
-    monkeypatch.setattr(leaders, "_sign", lambda *given: (written(*given), study.set_user_attr(leaders.ATTRIBUTE, None)))
+    monkeypatch.setattr(leaders, "_sign", lambda *given: (written(*given), leaders.resign(study)))
     assert not leaders.claim(study)
 
 
