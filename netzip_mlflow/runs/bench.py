@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow import techniques, training
 from netzip_mlflow.deployable import Exports
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from netzip_mlflow.runs.job import Job
     from netzip_mlflow.scoring import Choice, Constraints
     from netzip_mlflow.tasks import Task
+
+    Entries = Sequence[Mapping[str, Mapping[str, Any]]]
+    Chains = Mapping[str, Entries]
 
 __all__ = ["Bench", "Outcome", "context_of", "together"]
 
@@ -45,10 +48,11 @@ class Outcome:
     choice: Choice
 
 
-def together(bench: Bench, names: Sequence[str], origin: Candidate, limits: Constraints) -> Outcome:
-    """Make the recipe's candidates of those names, time them together, compare, end their runs.
+def together(bench: Bench, chains: Chains, origin: Candidate, limits: Constraints) -> Outcome:
+    """Make candidates, time them together, compare, end their runs.
 
     Args:
+        chains: a recipe's entries, by candidate.
         origin: the baseline, inspected and judged.
         limits: what each must keep to be the best.
 
@@ -56,17 +60,21 @@ def together(bench: Bench, names: Sequence[str], origin: Candidate, limits: Cons
         NetzipError: every candidate failed.
     """
     work, recipe = bench.job, bench.recipe
-    made = [_candidate(bench, name, origin) for name in names]
-    good = [c for c in made if not c.error]
-    if made and not good:
-        raise NetzipError(f"every candidate failed; the first: {made[0].error}")
-    work.say(f"timing {len(good) + 1} models together")
-    found = candidates.time_and_grade(work, [origin, *good], recipe, limits)
-    for each in (origin, *good):  # first: whatever becomes of the comparison, they are measured
+    made = [_candidate(bench, name, entries, origin) for name, entries in chains.items()]
+
+    def good() -> list[Candidate]:
+        left = [c for c in made if not c.error]
+        if made and not left:
+            raise NetzipError(f"every candidate failed; the first: {made[0].error}")
+        return left
+
+    timed = [origin, *good()]
+    work.say(f"timing {len(timed)} models together")
+    found = candidates.time_and_grade(work, timed, recipe, limits)
+    for each in timed:  # first: whatever becomes of the comparison, they are measured
         if not each.error:
             candidates.finish(each)
-    if made and all(c.error for c in made):
-        raise NetzipError(f"every candidate failed; the first: {made[0].error}")
+    good()
     choice = comparison.publish(work, [origin, *made], recipe, found, limits)
     return Outcome(work.run.experiment_id, work.run.id, (origin, *made), choice)
 
@@ -85,9 +93,9 @@ def context_of(bench: Bench, origin: Candidate) -> techniques.Context:
     )
 
 
-def _candidate(bench: Bench, name: str, origin: Candidate) -> Candidate:
+def _candidate(bench: Bench, name: str, entries: Entries, origin: Candidate) -> Candidate:
     work, recipe = bench.job, bench.recipe
-    chain = techniques.chain(recipe.candidates[name])
+    chain = techniques.chain(entries)
     label = techniques.label(chain)
     work.say(f"{name}: {label}")
     made = candidates.start(work, name, label, tags={"netzip.baseline": origin.run.id})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.processes import dead, me
-from netzip_mlflow.search.study import unanswered
+from netzip_mlflow.search.outages import unanswered
 
 if TYPE_CHECKING:
     import optuna

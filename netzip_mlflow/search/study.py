@@ -17,6 +17,7 @@ from netzip_mlflow import databases
 from netzip_mlflow.errors import InputError, NetzipError, Problem
 from netzip_mlflow.first_use import made_whole
 from netzip_mlflow.processes import dead, me
+from netzip_mlflow.search.outages import patiently, unanswered
 
 if TYPE_CHECKING:
     import optuna
@@ -39,7 +40,6 @@ __all__ = [
     "progress",
     "reclaim",
     "sampler",
-    "unanswered",
     "work",
 ]
 
@@ -56,7 +56,7 @@ class Failed(NetzipError):
 
 
 class GivenBack(Exception):
-    """A trial is not gone on with, through no fault of its own: its slot waits again."""
+    """A trial ends early, through no fault of its own: its slot waits again."""
 
 
 @dataclass(frozen=True)
@@ -242,11 +242,13 @@ def work(
     *,
     go_on: Callable[[], bool] = lambda: True,
     after: Callable[[FrozenTrial], None] = lambda _trial: None,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> None:
     """Take one waiting trial after the other, until none waits or `go_on` says no.
 
     `objective` raises `Failed` for a trial that cannot be made. `after` is called with each trial
-    that has ended, when the database knows it.
+    that has ended, when the database knows it. A trial at which the database does not answer costs
+    an attempt of its slot, which waits again when there are answers.
 
     Raises:
         GivenBack: and everything else but `Failed`; the slot waits again. What ends the process
@@ -255,6 +257,7 @@ def work(
     from optuna.trial import TrialState
 
     taken: list[optuna.Trial] = []  # the one at work
+    stops: list[BaseException] = []  # what ended it: Optuna forgets it where it cannot tell it
 
     def owned(trial: optuna.Trial) -> float | Sequence[float]:
         if SLOT not in trial.user_attrs:  # the last one that waited went to another worker
@@ -267,6 +270,7 @@ def work(
             trial.set_user_attr(ERROR, str(error)[:2000])
             raise
         except BaseException as stop:
+            stops.append(stop)
             if _blameless(stop):
                 trial.set_user_attr(BLAMELESS, True)
             raise
@@ -275,25 +279,16 @@ def work(
         if SLOT in trial.user_attrs:
             after(trial)
 
-    while go_on() and study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+    while go_on() and patiently(lambda: progress(study), say).waiting:
         taken.clear()
+        stops.clear()
         try:
             study.optimize(owned, n_trials=1, catch=(Failed, _Surplus), callbacks=[ended])
         except BaseException as error:
-            signal = _signal(error)
-            _leave(study, taken, signal or error)
-            plan(study, 0)
-            if signal is not None:
-                raise signal from error
-            raise
-
-
-def unanswered() -> tuple[type[Exception], ...]:
-    """What a database raises that does not take a call now, and may take it later."""
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return StorageInternalError, SQLAlchemyError
+            causes = [*_causes(error), *stops]
+            _give_back(study, taken, causes, say)
+            if not any(isinstance(cause, unanswered()) for cause in causes):
+                raise
 
 
 @contextlib.contextmanager
@@ -323,6 +318,31 @@ def _one_writer_at_a_time(engine: Engine) -> None:
     engine.dispose()  # connections that were made before
 
 
+def _give_back(
+    study: optuna.Study,
+    taken: Sequence[optuna.Trial],
+    causes: Sequence[BaseException],
+    say: Callable[[str], None],
+) -> None:
+    """Have what was at work wait again.
+
+    Raises:
+        BaseException: what ends the process, where it is among the causes.
+    """
+    signal = next((cause for cause in causes if not isinstance(cause, Exception)), None)
+
+    def leave() -> None:
+        _leave(study, taken, signal or causes[0])
+        plan(study, 0)
+
+    if signal is None:
+        patiently(leave, say)
+        return
+    with contextlib.suppress(*unanswered()):  # the end of this process says it then
+        leave()
+    raise signal
+
+
 def _leave(study: optuna.Study, taken: Sequence[optuna.Trial], stop: BaseException) -> None:
     """Tell that trials are not at work any more; of what ends a process Optuna tells Ctrl-C."""
     from optuna.trial import TrialState
@@ -336,10 +356,11 @@ def _leave(study: optuna.Study, taken: Sequence[optuna.Trial], stop: BaseExcepti
             study.tell(trial.number, state=TrialState.FAIL)
 
 
-def _signal(error: BaseException) -> BaseException | None:
-    """What ends the process, where Optuna stumbled over it while it told a result."""
-    before = error.__context__
-    return None if before is None or isinstance(before, Exception) else before
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what was being handled when it came up."""
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 def _blameless(stop: BaseException) -> bool:

@@ -34,4 +34,5 @@ def compress(recipe: Recipe, options: Options, only: tuple[str, ...] = ()) -> Ou
         bench = Bench(work, recipe, task, cache=cache)
         origin = baseline.ready(bench, network)
         candidates.inspect_and_judge(work, origin, None, recipe, task)
-        return together(bench, names, origin, Constraints.from_spec(recipe.score))
+        chains = {name: recipe.candidates[name] for name in names}
+        return together(bench, chains, origin, Constraints.from_spec(recipe.score))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from netzip_mlflow import processes
-from netzip_mlflow.errors import InputError
+from netzip_mlflow.errors import InputError, NetzipError
+from netzip_mlflow.search import outages
 from netzip_mlflow.search import study as studies
 from netzip_mlflow.search.study import Failed, GivenBack, Planned
 
@@ -241,3 +244,67 @@ def test_a_signal_while_the_result_is_told_spends_no_attempt(study, monkeypatch)
         assert studies.progress(study) == studies.Progress(planned=1, waiting=1, running=0)
     studies.work(study, objective)
     assert slots(study, TrialState.COMPLETE) == [0]
+
+
+@pytest.fixture
+def outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`begin()` takes the table of trials away; it is back after the second line that is said."""
+    monkeypatch.setattr(outages, "RETRY_S", 0.01)
+    said: list[str] = []
+
+    def change(before: str, after: str) -> None:
+        with sqlite3.connect(tmp_path / "s.db", timeout=30) as file:
+            file.execute(f"ALTER TABLE {before} RENAME TO {after}")
+        file.close()
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 2:
+            change("gone", "trials")
+
+    return SimpleNamespace(begin=lambda: change("trials", "gone"), say=say, said=said)
+
+
+@pytest.mark.parametrize("when", ["within a trial", "as a trial is told", "between two"])
+def test_a_database_that_is_away_for_a_while_ends_no_search_and_spends_no_slot(study, outage, when):
+    studies.plan(study, 3)
+    begun: list[int] = []
+
+    def tried(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        begun.append(trial.number)
+        if len(begun) == 1 and when != "between two":
+            outage.begin()
+            if when == "within a trial":
+                trial.set_user_attr("key", "value")
+        return value
+
+    def after(_trial: object) -> None:
+        if len(begun) == 1 and when == "between two":
+            outage.begin()
+
+    studies.work(study, tried, after=after, say=outage.say)
+    assert slots(study, TrialState.COMPLETE) == [0, 1, 2]
+    assert not study.get_trials(states=[TrialState.RUNNING, TrialState.WAITING])
+    assert all("does not answer" in line for line in outage.said)
+    assert len(outage.said) == 2
+
+
+def test_a_database_that_stays_away_ends_the_search_in_time(study, outage, monkeypatch):
+    monkeypatch.setattr(outages, "AWAY_S", 0.0)
+    studies.plan(study, 1)
+    outage.begin()
+    with pytest.raises(NetzipError, match=r"has not answered for 0 minutes: .*goes on with"):
+        studies.work(study, objective)
+
+
+def test_ctrl_c_waits_for_no_database(study, outage):
+    studies.plan(study, 1)
+
+    def interrupted(_trial: object) -> float:
+        outage.begin()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        studies.work(study, interrupted, say=outage.say)
+    assert outage.said == []

@@ -20,6 +20,7 @@ from netzip_mlflow.runs.job import Job, Options, describe_recipe, job, open_trac
 from netzip_mlflow.search import binding, timing_lock
 from netzip_mlflow.search import study as studies
 from netzip_mlflow.search.leader import following, leader, leader_or_claim, leading
+from netzip_mlflow.search.outages import patiently
 from netzip_mlflow.stages.search import notes, provenance, ray_workers
 from netzip_mlflow.stages.search.objective import Trials
 from netzip_mlflow.stages.search.reconcile import end_runs, take_over
@@ -195,13 +196,15 @@ def _lead(work: Job, trials: Trials, helpers: Crew | ray_workers.Tasks) -> None:
         trials.end = -math.inf
         work.say("interrupted: going on to the end with the trials so far")
 
+    def look() -> tuple[studies.Progress, bool]:
+        return studies.reclaim(trials.study), helpers.at_work()
+
     with asked_on_sigint(stop):
         while trials.end > -math.inf:
             if helpers.leader_works:
                 with contextlib.suppress(studies.GivenBack):
                     _walk(work, trials)
-            state = studies.reclaim(trials.study)
-            at_work = helpers.at_work()
+            state, at_work = patiently(look, work.say)
             over = time.monotonic() >= trials.end or not state.waiting
             if over and not state.running and not at_work:
                 return
@@ -218,7 +221,7 @@ def _walk(work: Job, trials: Trials, most: int | None = None) -> None:
     def go_on() -> bool:
         return time.monotonic() < trials.end and (most is None or next(begun) < most)
 
-    studies.work(trials.study, trials, go_on=go_on, after=after)
+    studies.work(trials.study, trials, go_on=go_on, after=after, say=work.say)
 
 
 def default_storage(tracking_uri: str) -> str:

@@ -15,6 +15,7 @@ from netzip_mlflow import measuring, scoring, techniques
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.runs import candidates
 from netzip_mlflow.search import early_stopping, records, sizes
+from netzip_mlflow.search.outages import unanswered
 from netzip_mlflow.search.study import Failed, GivenBack
 from netzip_mlflow.stages.search.sizing import Untrained
 from netzip_mlflow.tasks import OutOfReach
@@ -109,18 +110,21 @@ class Trials:
         name = f"trial-{trial.number}"
         made = candidates.start(self.work, name, label, tags, kind="trial")
         self.made[trial.number] = made
-        trial.set_user_attr(records.RUN, made.run.id)
-        trial.set_user_attr(records.CHAIN, label)
-        trial.set_user_attr(records.ENTRIES, json.dumps(entries, sort_keys=True))
         params = dict(candidates.parameters(chain))
         made.run.log(params={"technique/trial": trial.number, **params})
         self.work.say(f"{name}: {label}")
         try:
+            trial.set_user_attr(records.RUN, made.run.id)
+            trial.set_user_attr(records.CHAIN, label)
+            trial.set_user_attr(records.ENTRIES, json.dumps(entries, sort_keys=True))
             return self._tried(trial, made, chain)
         except TrialPruned:
             raise
         except (GivenBack, KeyboardInterrupt, Killed):
             candidates.give_up(made, "not ended: the time was over, or the search was interrupted")
+            raise
+        except unanswered():
+            candidates.give_up(made, "not ended: the study's database did not answer")
             raise
         except Exception as error:  # a technique may be anyone's code; its run says what
             if (stop := stopped()) is not None:  # and this is what became of it in there

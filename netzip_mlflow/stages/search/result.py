@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -63,10 +62,8 @@ def finish(trials: Trials, name: str, url: str) -> Found:
     chosen = {f"trial-{t.number}": records.entries(t) for t in best[: spec.keep]}
     if foreign := paths(chosen) - recipe.code():  # the study's database is data, too
         raise NetzipError(f"trials name {', '.join(sorted(foreign))}, which the recipe does not")
-    whole = recipe.model_copy(update={"candidates": {**recipe.candidates, **chosen}})
-    names = list(whole.candidates)
-    bench = dataclasses.replace(trials.bench, recipe=whole)
-    outcome = together(bench, names, trials.origin, trials.limits)
+    chains = {**recipe.candidates, **chosen}
+    outcome = together(trials.bench, chains, trials.origin, trials.limits)
     choice = outcome.choice
     best_one = next((c for c in outcome.candidates if c.name == choice.best), None)
     winner = None

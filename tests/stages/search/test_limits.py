@@ -46,7 +46,11 @@ class TestOneWinner:
         assert shown["feasible"] == (shown["best"] is not None) == bool(within)
         assert parent.tags["netzip.best"] == (shown["best"] or "")
         page = client.download_artifacts(found.outcome.run_id, "report.html")
-        assert "max_disk_mib" in Path(page).read_text(encoding="utf-8"), "the report names it"
+        text = Path(page).read_text(encoding="utf-8")
+        assert "max_disk_mib" in text, "the report names it"
+        resolved = html.unescape(re.search(r"<pre[^>]*>(name: .*?)</pre>", text, re.DOTALL)[1])
+        (tmp_path / "resolved.yaml").write_text(resolved)
+        assert "trial-0" not in recipe.load(tmp_path / "resolved.yaml").candidates
         table = pd.read_csv(client.download_artifacts(found.outcome.run_id, "comparison.csv"))
         listed = table[(table["kind"] != "baseline") & (table["validation/score/feasible"] > 0)]
         if shown["best"] is None:
