@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.runs.job import Job
     from netzip_mlflow.tasks import Task
 
-__all__ = ["from_uri", "joined", "prepare", "ready"]
+__all__ = ["joined", "prepare", "ready"]
 
 
 def ready(bench: Bench, network: Twin) -> Candidate:
@@ -40,13 +40,13 @@ def ready(bench: Bench, network: Twin) -> Candidate:
         NetzipError: training diverged, or the network cannot be exported.
     """
     work, recipe, task = bench.job, bench.recipe, bench.task
-    digest, earlier = "", None
+    digest = ""
     try:
         digest = training_digest(recipe, task, network)
-        earlier = _earlier(work, digest, recipe.code()) if recipe.train is not None else None
     except keys.Uncacheable as error:
         if recipe.train is not None:
             work.say(f"baseline: trained, whether or not it was before: {error}")
+    earlier = _earlier(work, digest, recipe.code()) if digest and recipe.train is not None else None
     tags = {"netzip.training_digest": digest} if digest else {}
     made = candidates.start(work, "baseline", "fp32", tags=tags)
     made.run.log(tags={"netzip.baseline": made.run.id})
@@ -98,7 +98,7 @@ def prepare(recipe: Recipe, task: Task) -> Twin:
         training.choose_device(recipe.train.device)
     spec = recipe.model
     if spec.uri is not None:
-        return from_uri(spec.uri, task, recipe.code())
+        return _from_uri(spec.uri, task, recipe.code())
     kind, name = ("name", spec.name) if spec.name else ("factory", spec.factory or "")
     architecture = Architecture(kind, name or "", dict(spec.arguments))
     with training.seeded(recipe.seed):
@@ -216,7 +216,7 @@ def _loaded(uri: str, folder: Path, digest: str, allow: frozenset[str]) -> Twin:
     return twin
 
 
-def from_uri(uri: str, task: Task, allow: frozenset[str]) -> Twin:
+def _from_uri(uri: str, task: Task, allow: frozenset[str]) -> Twin:
     """The twin of a logged model.
 
     Args:

@@ -254,7 +254,6 @@ def work(
         GivenBack: and everything else but `Failed`; the slot waits again. What ends the process
             (Ctrl-C, SIGTERM) and `GivenBack` cost it no attempt.
     """
-    from optuna.trial import TrialState
 
     taken: list[optuna.Trial] = []  # the one at work
     stops: list[BaseException] = []  # what ended it: Optuna forgets it where it cannot tell it

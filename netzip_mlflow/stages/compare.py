@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -39,11 +39,31 @@ def compare(
         raise InputError("nothing to compare: no finished baseline with candidates was found")
     with job("compare", "compare", options, tracker) as work:
         work.run.log(tags=version_tag())
-        compared = []
+        compared, notes = [], {}
         for number, rows in enumerate(groups, 1):
             folder = f"group-{number}" if len(groups) > 1 else ""
-            compared.append(_publish_group(work, rows, folder))
+            frame, choice = _publish_group(work, rows, folder)
+            compared.append((frame, choice))
+            inside = folder and f"{folder}/"
+            missing = {what: why for what, why in work.missing.items() if what.startswith(inside)}
+            home = rows[0].info.experiment_id
+            notes[folder] = comparison.note(choice, home, missing=missing)
+        work.piece("the choice's tags", work.run.log, tags=_tags([c for _, c in compared], notes))
         return work.run.id, compared
+
+
+def _tags(choices: Sequence[Choice], notes: Mapping[str, str]) -> dict[str, str]:
+    """What the parent says: the choice, or of several groups that none is the best of all."""
+    if len(choices) == 1:
+        (choice,), (said,) = choices, notes.values()
+        return {
+            "netzip.best": choice.best or "",
+            "netzip.reason": choice.reason,
+            comparison.NOTE: said,
+        }
+    reason = f"{len(choices)} groups, which do not compare: each has a best of its own"
+    said = "\n\n".join(f"### `{folder}/`\n\n{note}" for folder, note in notes.items())
+    return {"netzip.best": "", "netzip.reason": reason, comparison.NOTE: f"{reason}\n\n{said}"}
 
 
 def _publish_group(
@@ -69,13 +89,6 @@ def _publish_group(
     comparison.pieces(
         work, frame, choice, group, accuracy, title, content, folder=folder, experiment=experiment
     )
-    said = comparison.note(choice, experiment, missing=work.missing)
-    chosen = {
-        "netzip.best": choice.best or "",
-        "netzip.reason": choice.reason,
-        comparison.NOTE: said,
-    }
-    work.piece("the choice's tags", work.run.log, tags=chosen)
     return frame, choice
 
 

@@ -75,6 +75,23 @@ class TestGroups:
         run = inside.client.get_run(run_id)
         assert (run.data.tags["netzip.kind"], run.info.status) == ("compare", "FINISHED")
 
+    def test_several_groups_have_no_best_of_all_and_one_note(self, inside, again, monkeypatch):
+        def figures(frame, best):
+            if len(frame) == 2:
+                raise RuntimeError("the ink is dry")
+            return {}
+
+        monkeypatch.setattr(plots, "figures", figures)
+        run_id, ((_, first), (_, second)) = compared(of=inside)
+        tags = inside.client.get_run(run_id).data.tags
+        assert tags["netzip.best"] == ""
+        before, of_first, of_second = tags["mlflow.note.content"].split("### ")
+        assert before.strip() == tags["netzip.reason"]
+        assert f"**best: {first.best}**" in of_first
+        assert f"**best: {second.best}**" in of_second
+        assert "Not made" not in of_first
+        assert "- `group-2/plots`: RuntimeError: the ink is dry" in of_second
+
     @pytest.mark.parametrize(
         ("tag", "other"),
         [

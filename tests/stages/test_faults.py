@@ -14,16 +14,22 @@ from netzip_mlflow.cli.output import measure_object, measure_text
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import process
 from netzip_mlflow.metrics.process import FreshProcess
-from netzip_mlflow.report import plots, search_plots, table, views
+from netzip_mlflow.report import plots, search_note, search_plots, table, views
 from netzip_mlflow.runs import comparison
 from netzip_mlflow.runtimes.onnxruntime import OrtSession
 from netzip_mlflow.stages.compress import compress
 from netzip_mlflow.stages.measure import measure_files
+from netzip_mlflow.stages.search import notes as search_notes
 
 BIND = OrtSession.bind
 FRESH = {"size/load_ms": 2.0, "size/first_inference_ms": 1.0, "size/ram_bytes": 4e6}
 KILLED = "a fresh process that runs it ended with status -9: Killed"
 NAMES = ("int8", "half", "four")
+
+
+def broken(*_given, **_named):
+    """A piece that cannot be made."""
+    raise RuntimeError("the ink is dry")
 
 
 def owner(path: str | Path) -> str:
@@ -296,9 +302,6 @@ class TestPublishing:
     def test_a_piece_that_cannot_be_made_is_said_and_the_rest_is_there(
         self, run, monkeypatch, module, name, piece, there
     ):
-        def broken(*_given, **_named):
-            raise RuntimeError("the ink is dry")
-
         monkeypatch.setattr(module, name, broken)
         left = run()
         assert left.fault is None
@@ -324,36 +327,24 @@ class TestPublishing:
         assert seen == ["FINISHED"] * 4
 
 
-def test_a_search_ends_without_its_pictures_and_importances(searched, client, monkeypatch):
-    from netzip_mlflow.stages.search import notes as stage
-
-    def broken(*_given):
-        raise ValueError("the ink is dry")
-
-    monkeypatch.setattr(search_plots, "figures", broken)
-    monkeypatch.setattr(stage, "importances", broken)
-    found = searched("search.trials=2", short=True)
-    parent = client.get_run(found.outcome.run_id)
-    assert parent.info.status == "FINISHED"
-    note = parent.data.tags["mlflow.note.content"]
-    assert note.startswith(f"**Winner: {found.winner.name}**")
-    for piece in ("plots/search", "importances"):
-        assert f"`{piece}`: ValueError: the ink is dry" in note
-    assert {run.info.status for run in searched.runs(found).values()} == {"FINISHED"}
-
-
-def test_a_search_goes_on_where_its_progress_cannot_be_shown(searched, client, monkeypatch):
-    from netzip_mlflow.report import search_note as words
-
-    def broken(*_given):
-        raise ValueError("the ink is dry")
-
-    monkeypatch.setattr(words, "running", broken)
-    monkeypatch.setattr(words, "summary", broken)
+def test_a_search_goes_on_where_its_progress_and_its_pictures_cannot_be_shown(
+    searched, client, monkeypatch
+):
+    for module, name in (
+        (search_note, "running"),
+        (search_plots, "figures"),
+        (search_notes, "importances"),
+    ):
+        monkeypatch.setattr(module, name, broken)
     found = searched("search.trials=2", short=True)
     parent = client.get_run(found.outcome.run_id)
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["netzip.best"] == found.outcome.choice.best
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith(f"**Winner: {found.winner.name}**")
+    for piece in ("plots/search", "importances"):
+        assert f"`{piece}`: RuntimeError: the ink is dry" in note
+    assert {run.info.status for run in searched.runs(found).values()} == {"FINISHED"}
 
 
 def test_a_trial_is_scored_by_what_only_a_clock_tells_and_its_fault_is_its_own(
