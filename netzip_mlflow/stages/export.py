@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime would report to its maker
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would report to its maker
 import onnxruntime
 
 folder = Path(__file__).parent
