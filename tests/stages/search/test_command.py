@@ -23,8 +23,7 @@ from netzip_mlflow.tracking import Run
 FIGURES, NOTE = search_plots.figures, Run.note  # as they are where nothing replaces them
 
 
-def test_a_judged_trials_file_goes_with_it(searched, monkeypatch):
-    """200 of them take what 200 networks take."""
+def test_every_trial_is_a_run_with_the_same_figures(searched, client, monkeypatch):
     follow, left = stage.notes.follow, []
 
     def noted(work, trials, ended):
@@ -32,37 +31,8 @@ def test_a_judged_trials_file_goes_with_it(searched, monkeypatch):
         follow(work, trials, ended)
 
     monkeypatch.setattr(stage.notes, "follow", noted)
-    found = searched(short=True)
-    assert found.trials == 8
-    assert left == []
-
-
-def test_the_trials_of_a_job_stand_still_while_another_process_times(
-    searched, tmp_path, monkeypatch
-):
-    """A job's temporary files lie in its own folder; the locks of all lie in one."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(timing_lock, "PATIENCE_S", 0.05)
-    quiet = []
-
-    def lead(_work, trials, _helpers):
-        with trials.timing_lock.working(), elsewhere.alone() as alone:
-            quiet.append(alone)
-        with elsewhere.alone() as alone:
-            quiet.append(alone)
-        raise NetzipError("enough")
-
-    monkeypatch.setattr(stage, "_lead", lead)
-    with contextlib.closing(timing_lock.TimingLock()) as elsewhere:
-        with pytest.raises(NetzipError, match="enough"):
-            searched("search.trials=1", "train.epochs=1", short=True)
-        folders.sweep()
-        assert [*tmp_path.glob("*netzip*/gate")], "no sweep removes them"
-    assert quiet == [False, True]
-
-
-def test_every_trial_is_a_run_with_the_same_figures(searched, client):
     found = searched()
+    assert left == [], "a judged trial's file goes with it: 200 take what 200 networks take"
     study, runs = searched.study(found), searched.runs(found)
     assert len(study.trials) == 8
     assert client.get_run(found.outcome.run_id).data.tags["netzip.kind"] == "search"

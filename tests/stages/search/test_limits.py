@@ -16,6 +16,7 @@ from netzip_mlflow.cli import output
 from netzip_mlflow.search import records
 
 
+@pytest.mark.slow
 def test_what_was_skipped_could_not_have_won(searched):
     found = searched("search.trials=14", short=True)
     study = searched.study(found)
@@ -127,6 +128,7 @@ class TestBeforeItsTraining:
         trials = searched.study(found).trials
         return trials, [client.get_run(trial.user_attrs[records.RUN]) for trial in trials]
 
+    @pytest.mark.slow
     def test_a_file_that_will_be_too_large(self, searched, client):
         limit = 0.03
         trials, runs = self.runs(searched, client, f"search.limits.max_disk_mib={limit}")
@@ -144,6 +146,7 @@ class TestBeforeItsTraining:
         wrong = f"max_disk_mib {limit:g}, but its file has {stopped['size/disk_bytes']:,.0f} bytes"
         assert trials[2].user_attrs[records.REASON] == f"stopped before its training: {wrong}"
 
+    @pytest.mark.slow
     def test_a_network_that_will_be_too_slow(self, searched, client, monkeypatch):
         real = measuring.clock
 
@@ -177,6 +180,7 @@ class TestBeforeItsTraining:
         assert origin.data.metrics["speed/latency_ms"] > 0, "logged at the end, timed before too"
 
 
+@pytest.mark.slow
 def test_a_front_of_ratios_is_searched_and_the_best_ocs_of_it_wins(searched, client):
     changes = ("search.sampler=nsga2", "search.objectives=[P, C]", "search.trials=5")
     found = searched(*changes, short=True)

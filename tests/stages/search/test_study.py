@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_with_a_study(searched, client):
     searched("search.trials=2", study="mine", short=True)
     found = searched("search.trials=4", study="mine", short=True)
@@ -94,6 +95,7 @@ def places(tmp_path, monkeypatch) -> tuple[Place, Place]:
     return Place(tmp_path / "place-a"), Place(tmp_path / "place-b")
 
 
+@pytest.mark.slow
 def test_two_machines_with_all_files_elsewhere_share_a_study(searched, client, places):
     here, there = places
     loose = ("search.trials=2", "score.max_drop_points=100")
@@ -120,6 +122,7 @@ def test_two_machines_with_all_files_elsewhere_share_a_study(searched, client, p
     assert [run.info.run_id for run in all_runs(client)] == runs, "before any run exists"
 
 
+@pytest.mark.slow
 def test_a_study_is_started_over(searched, client, places):
     here, _ = places
     loose = ("search.trials=1", "score.max_drop_points=100")
@@ -228,6 +231,7 @@ class _Clock:
         return time.monotonic() + self.ahead
 
 
+@pytest.mark.slow
 def test_the_trial_in_flight_when_the_time_is_over_waits_again(searched, client, monkeypatch):
     clock = _Clock(1)
     for module in (stages_search, stages_trial):
