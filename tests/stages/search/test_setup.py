@@ -23,7 +23,7 @@ def trials(recipe: Recipe, *, slow: set[str]) -> SimpleNamespace:
         recipe=recipe,
         task=SimpleNamespace(sizes={"train": 20_000}),
         space=space_of(recipe, 20_000),
-        quiet=SimpleNamespace(working=contextlib.nullcontext),
+        timing_lock=SimpleNamespace(working=contextlib.nullcontext),
         end=math.inf,
         bound=len,
         hindrance=hindrance,
