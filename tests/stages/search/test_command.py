@@ -153,3 +153,27 @@ def test_a_registry_that_refuses_fails_no_search(searched, client, monkeypatch):
     assert "Registered as" not in note
     end = output.search_text(found, "sqlite:////m.db").splitlines()[-1]
     assert end.startswith("not registered (PERMISSION_DENIED: ask Ada for a role)")
+
+
+def test_the_trials_of_a_job_stand_still_while_another_process_times(
+    searched, tmp_path, monkeypatch
+):
+    """A job's temporary files lie in its own folder; the locks of all lie in one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(timing_lock, "PATIENCE_S", 0.05)
+    quiet = []
+
+    def lead(_work, trials, _helpers):
+        with trials.timing_lock.working(), elsewhere.alone() as alone:
+            quiet.append(alone)
+        with elsewhere.alone() as alone:
+            quiet.append(alone)
+        raise NetzipError("enough")
+
+    monkeypatch.setattr(stage, "_lead", lead)
+    with contextlib.closing(timing_lock.TimingLock()) as elsewhere:
+        with pytest.raises(NetzipError, match="enough"):
+            searched("search.trials=1", "train.epochs=1", short=True)
+        folders.sweep()
+        assert [*tmp_path.glob("*netzip*/gate")], "no sweep removes them"
+    assert quiet == [False, True]
