@@ -359,7 +359,8 @@ def test_extending_examples_work(file: str, tmp_path: Path, monkeypatch: pytest.
             shipped = deploy(made, context) if isinstance(made, Twin) else made
             assert len(shipped.manifest["chain"]) == len(chain)
             images, _ = next(task.split("validation").batches(4))
-            scores = open_runtime("onnxruntime").load(shipped.save(tmp_path / "out")).run(images)
+            session = open_runtime("onnxruntime").load(shipped.save(tmp_path / "out"))
+            (scores,) = session.run(images)
             assert scores.shape == (4, len(task.classes))
             assert np.isfinite(scores).all()
 

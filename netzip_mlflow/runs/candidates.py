@@ -186,7 +186,7 @@ def _golden(file: Path, task: Task) -> None:
     from netzip_mlflow.runtimes import open_runtime
 
     images, labels = next(task.split("validation").batches(GOLDEN))
-    scores = open_runtime("onnxruntime").load(file).run(images)
+    scores, *_ = open_runtime("onnxruntime").load(file).run(images)
     np.savez(file.parent / "golden.npz", images=images, scores=scores, labels=labels)
 
 

@@ -23,12 +23,18 @@ RUNTIMES: dict[str, str] = {
 
 
 class Session(Protocol):
-    """One deployable, loaded and ready to run; `shape` is (C, H, W), None for an open axis."""
+    """One deployable, loaded and ready to run.
+
+    `shape` is one sample's, (C, H, W) for images, None for an open axis; `outputs` are the names
+    of what `run` answers, in the file's order.
+    """
 
     shape: tuple[int | None, ...]
+    outputs: tuple[str, ...]
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        """Scores, float32 (n, K), of images `x`, float32 (n, C, H, W) in [0, 1].
+    def run(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The file's outputs, float32 (n, ...) each, on samples `x`, float32 (n, *shape); images
+        are in [0, 1].
 
         Raises:
             InputError: when `x` does not fit the file's input.

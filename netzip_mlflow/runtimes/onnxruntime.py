@@ -110,14 +110,16 @@ class Adapter:
             raise InputError(Problem("scale", f"is {self.scale}", "a figure above 0"))
 
     def convert(self, x: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
-        """float32 NCHW in [0, 1] -> the file's layout and dtype; integers are rounded, clipped."""
+        """float32 (n, C, ...) in [0, 1] -> the file's layout and dtype; integers are rounded and
+        clipped."""
         channels = x.shape[1]
         for name, figures in (("mean", self.mean), ("std", self.std)):
             if len(figures) not in (1, channels):
                 given = f"has {len(figures)} figures for {channels} channels"
                 raise InputError(Problem(name, given, f"1 or {channels} figures"))
-        mean = np.asarray(self.mean, np.float32)[:, None, None]
-        std = np.asarray(self.std, np.float32)[:, None, None]
+        a_channel = (-1, *[1] * (x.ndim - 2))
+        mean = np.asarray(self.mean, np.float32).reshape(a_channel)
+        std = np.asarray(self.std, np.float32).reshape(a_channel)
         y = (x - mean) / std * np.float32(self.scale)
         if self.layout == "nhwc":
             y = y.transpose(0, 2, 3, 1)
@@ -131,7 +133,8 @@ class OrtSession:
     """A deployable in ONNX Runtime; see `netzip_mlflow.runtimes.Session` for the protocol.
 
     Attributes:
-        shape: (C, H, W) that `run` takes; None where the file leaves an axis open.
+        shape: of one sample that `run` takes, (C, H, W) for images; None for an open axis.
+        outputs: names of what `run` answers.
     """
 
     def __init__(
@@ -145,16 +148,16 @@ class OrtSession:
         self._path = path
         self._threads = threads
         self._adapter = adapter
-        self._input, self._dtype = _image_input(session, path, adapter)
-        self._output = session.get_outputs()[0].name
+        self._input, self._dtype = _only_input(session, path, adapter)
+        self.outputs = tuple(output.name for output in session.get_outputs())
         dims = [d if isinstance(d, int) else None for d in session.get_inputs()[0].shape]
         self._batch = dims[0]
         self._nhwc = adapter is not None and adapter.layout == "nhwc"
         sample = [dims[3], dims[1], dims[2]] if self._nhwc else dims[1:]
         self.shape: tuple[int | None, ...] = tuple(sample)
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        """Scores, float32 (n, K). A file of fixed batch is fed piece by piece.
+    def run(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The outputs, float32 (n, ...) each. A file of fixed batch is fed piece by piece.
 
         Raises:
             InputError: when `x` does not fit the file's input.
@@ -163,14 +166,14 @@ class OrtSession:
         feed = self._feed(x)
         size = self._batch
         if size is None or size == len(feed):
-            return self._scores(feed)
+            return self._answers(feed)
         pieces = []
         for start in range(0, len(feed), size):
             piece = feed[start : start + size]
             if (short := size - len(piece)) > 0:
                 piece = np.concatenate([piece, np.repeat(piece[-1:], short, axis=0)])
-            pieces.append(self._scores(piece))
-        return np.concatenate(pieces)[: len(feed)]
+            pieces.append(self._answers(piece))
+        return tuple(np.concatenate(parts)[: len(feed)] for parts in zip(*pieces, strict=True))
 
     def bind(self, x: np.ndarray) -> Callable[[], None]:
         """One inference with input and output bound beforehand: no copies, no lookups by name.
@@ -187,13 +190,14 @@ class OrtSession:
         session, binding = self._session, self._session.io_binding()
         try:
             binding.bind_ortvalue_input(self._input, ort.OrtValue.ortvalue_from_numpy(feed))
-            binding.bind_output(self._output)
+            for name in self.outputs:
+                binding.bind_output(name)
             session.run_with_iobinding(binding)
         except ERRORS as error:
             raise self._failure(error) from None
-        value = binding.get_outputs()[0]
-        if value.device_name() == "cpu":
-            binding.bind_ortvalue_output(self._output, value)
+        for name, value in zip(self.outputs, binding.get_outputs(), strict=True):
+            if value.device_name() == "cpu":
+                binding.bind_ortvalue_output(name, value)
 
         def call() -> None:
             try:  # costs nothing where nothing is raised
@@ -213,25 +217,22 @@ class OrtSession:
         }
 
     def _feed(self, x: np.ndarray) -> np.ndarray:
-        if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.ndim != 4 or not len(x):
-            raise self._misfit(x, "a float32 array (n, C, H, W) with n >= 1")
-        for given, wanted in zip(x.shape[1:], self.shape, strict=True):
-            if wanted is not None and given != wanted:
-                sizes = ", ".join("any" if d is None else str(d) for d in self.shape)
-                raise self._misfit(x, f"(n, {sizes})")
+        sizes = ", ".join("any" if size is None else str(size) for size in self.shape)
+        axes = 1 + len(self.shape)
+        if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.ndim != axes or not len(x):
+            raise self._misfit(x, f"a float32 array (n, {sizes}) with n >= 1")
+        if any(size not in (None, n) for size, n in zip(self.shape, x.shape[1:], strict=True)):
+            raise self._misfit(x, f"(n, {sizes})")
         if self._adapter is not None:
             return self._adapter.convert(x, self._dtype)
         return np.ascontiguousarray(x)
 
-    def _scores(self, feed: np.ndarray) -> np.ndarray:
+    def _answers(self, feed: np.ndarray) -> tuple[np.ndarray, ...]:
         try:
-            (scores,) = self._session.run([self._output], {self._input: feed})
+            values = self._session.run(self.outputs, {self._input: feed})
         except ERRORS as error:
             raise self._failure(error) from None
-        scores = np.asarray(scores)
-        if scores.ndim > 2 and scores.size == scores.shape[0] * scores.shape[1]:
-            scores = scores.reshape(scores.shape[:2])  # (n, K, 1, 1), as some tools end
-        return np.asarray(scores, np.float32)
+        return tuple(_flat(np.asarray(value, np.float32)) for value in values)
 
     def _misfit(self, x: Any, allowed: str) -> InputError:
         shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", type(x).__name__)
@@ -259,8 +260,8 @@ def load(
         adapter: how another tool's file wants its images.
 
     Raises:
-        InputError: when the file is missing or corrupt, its input is no image, or a provider is
-            not in this build of the runtime.
+        InputError: when the file is missing or corrupt, its input is not one batch of samples, or
+            a provider is not in this build of the runtime.
     """
     if threads < 1:
         raise InputError(Problem("threads", f"is {threads}", "1 or more"))
@@ -339,16 +340,27 @@ def _session(
         raise InputError(what, source=str(path)) from None
 
 
-def _image_input(
+def _flat(value: np.ndarray) -> np.ndarray:
+    """(n, K, 1, 1), as some tools end a network, becomes (n, K)."""
+    if value.ndim > 2 and value.size == value.shape[0] * value.shape[1]:
+        return value.reshape(value.shape[:2])
+    return value
+
+
+def _only_input(
     session: ort.InferenceSession, path: Path, adapter: Adapter | None
 ) -> tuple[str, type[np.generic]]:
-    """Name and dtype of the one image input."""
+    """Name and dtype of the one input: a batch of images (n, C, H, W), of signals (n, C, L), ..."""
     inputs = session.get_inputs()
     if not session.get_outputs():
-        raise InputError(Problem(str(path), "has no output", "one output, the scores"))
-    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        raise InputError(Problem(str(path), "has no output", "one or more"))
+    if len(inputs) != 1 or len(inputs[0].shape) < 3:
         given = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs) or "none"
-        raise InputError(Problem(str(path), f"inputs are {given}", "one input of 4 axes"))
+        allowed = "one input of 3 axes or more: batch, channels, length or height and width"
+        raise InputError(Problem(str(path), f"inputs are {given}", allowed))
+    if adapter is not None and adapter.layout == "nhwc" and len(inputs[0].shape) != 4:
+        given = f"the input has {len(inputs[0].shape)} axes"
+        raise InputError(Problem(str(path), given, "4 axes with --layout nhwc"))
     kind = inputs[0].type
     if kind not in _DTYPES:
         raise InputError(Problem(str(path), f"the input is {kind}", ", ".join(_DTYPES)))

@@ -127,7 +127,7 @@ class Classification:
         outputs = []
         done = wrong = 0
         for images, labels in chosen.batches(batch):
-            scores = session.run(images)
+            scores, *_ = session.run(images)
             outputs.append(scores)
             done += len(images)
             wrong += int((scores.argmax(1) != labels).sum())

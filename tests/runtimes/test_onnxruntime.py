@@ -57,20 +57,20 @@ def expected(path, x):
 
 def test_scores_agree_with_onnxs_reference(network):
     x = images(5)
-    scores = load(network).run(x)
+    (scores,) = load(network).run(x)
     assert (scores.dtype, scores.shape) == (np.float32, (5, 10))
     np.testing.assert_allclose(scores, expected(network, x), atol=1e-5)
 
 
 def test_non_contiguous_images_are_taken_as_they_read(network):
     x = np.ascontiguousarray(images(4).transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(load(network).run(x), expected(network, x), atol=1e-5)
+    np.testing.assert_allclose(load(network).run(x)[0], expected(network, x), atol=1e-5)
 
 
 @pytest.mark.parametrize("n", [3, 4, 8, 9])
 def test_a_file_of_fixed_batch_is_fed_piece_by_piece(network, tmp_path, n):
     fixed = save(tmp_path / "fixed.onnx", NODES, STORED, shape=(4, 3, 8, 8))
-    scores = load(fixed).run(images(n))
+    (scores,) = load(fixed).run(images(n))
     assert scores.shape == (n, 10)
     np.testing.assert_allclose(scores, expected(network, images(n)), atol=1e-5)
 
@@ -130,7 +130,7 @@ def test_session_options(network, monkeypatch):
     ("x", "given"),
     [
         (images(2).astype(np.float64), r"is given float64 \(2, 3, 8, 8\)"),
-        (images(2)[0], r"\(3, 8, 8\); allowed: a float32 array \(n, C, H, W\)"),
+        (images(2)[0], r"\(3, 8, 8\); allowed: a float32 array \(n, 3, 8, 8\)"),
         (images(0), "n >= 1"),
         (images(2)[:, :1], r"float32 \(2, 1, 8, 8\); allowed: \(n, 3, 8, 8\)"),
         (images(2).transpose(0, 2, 3, 1), r"allowed: \(n, 3, 8, 8\)"),
@@ -162,9 +162,54 @@ def test_files_that_do_not_load(tmp_path, network):
                 open_file(path)
 
 
-def test_files_whose_input_is_no_image(tmp_path):
+NORMS = (
+    node("ReduceSum", ["x", "axes"], ["sum"], keepdims=0),
+    node("ReduceMax", ["x", "axes"], ["most"], keepdims=0),
+)
+
+
+def two_outputs(path, shape, axes):
+    """A file that answers a sample with the sum and the greatest of each channel."""
+    model = onnx.load(save(path, NORMS, {"axes": np.array(axes)}, shape=shape))
+    del model.graph.output[:]
+    names = ("sum", "most")
+    model.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in names
+    )
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("batch", ["batch", 2])
+def test_every_output_is_answered_in_the_files_order(tmp_path, batch):
+    session = load(two_outputs(tmp_path / "two.onnx", (batch, 3, 8, 8), [2, 3]))
+    x = images(3)
+    assert session.outputs == ("sum", "most")
+    sums, most = session.run(x)
+    np.testing.assert_allclose(sums, x.sum((2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(most, x.max((2, 3)))
+    session.bind(x[:2])()
+
+
+def test_signals_are_samples_too(tmp_path):
+    path = two_outputs(tmp_path / "signals.onnx", ("batch", 3, 50), [2])
+    x = np.random.default_rng(0).random((4, 3, 50), np.float32)
+    for session in (load(path), load(path, adapter=Adapter(mean=(0, 0.5, 0), scale=2))):
+        assert session.shape == (3, 50)
+        sums, _ = session.run(x)
+        session.bind(x)()
+        with pytest.raises(InputError, match=r"\(n, 3, 50\) with n >= 1"):
+            session.run(images(1))
+    np.testing.assert_allclose(sums, 2 * (x.sum(2) - np.array([0, 25, 0])), rtol=1e-4, atol=1e-3)
+    with pytest.raises(InputError, match="3 axes; allowed: 4 axes with --layout nhwc"):
+        load(path, adapter=Adapter(layout="nhwc"))
+
+
+def test_files_whose_input_is_not_a_batch_of_samples(tmp_path):
     flat = save(tmp_path / "flat.onnx", [node("Relu", ["x"], ["y"])], {}, shape=("n", 64))
-    with pytest.raises(InputError, match=r"x tensor\(float\) .*; allowed: one input of 4 axes"):
+    with pytest.raises(
+        InputError, match=r"x tensor\(float\) .*; allowed: one input of 3 axes or more"
+    ):
         load(flat)
     cast = [node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
     text = save(tmp_path / "i.onnx", cast, {}, kind=TensorProto.INT32, out=4)
@@ -201,7 +246,7 @@ def test_trailing_axes_of_one_are_dropped_and_halves_widened(tmp_path):
     model = onnx.load(path)
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
     onnx.save(model, path)
-    scores = load(path).run(images(2))
+    (scores,) = load(path).run(images(2))
     assert (scores.dtype, scores.shape) == (np.float32, (2, 3))
     np.testing.assert_allclose(scores, images(2).mean((2, 3)), atol=1e-3)
 
@@ -224,7 +269,7 @@ class TestAdapter:
         assert session.shape == (3, 8, 8)
         pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8))
         x = (pixels / 255).astype(np.float32)
-        np.testing.assert_allclose(session.run(x), pixels.mean((2, 3)), rtol=1e-6)
+        np.testing.assert_allclose(session.run(x)[0], pixels.mean((2, 3)), rtol=1e-6)
         session.bind(x)()
 
     def test_normalisation_is_on_the_unit_scale(self):

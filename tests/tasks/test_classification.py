@@ -29,10 +29,10 @@ class _Recorded:
     def __init__(self, scores: np.ndarray) -> None:
         self.scores, self.sizes = scores, []
 
-    def run(self, images: np.ndarray) -> np.ndarray:
+    def run(self, images: np.ndarray) -> tuple[np.ndarray]:
         start = sum(self.sizes)
         self.sizes.append(len(images))
-        return self.scores[start : start + len(images)]
+        return (self.scores[start : start + len(images)],)
 
 
 def _scores(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
