@@ -37,9 +37,9 @@ import numpy as np
 import onnxruntime
 
 from netzip_mlflow import recipe as recipes
+from netzip_mlflow import runtimes
 from netzip_mlflow.data import Dataset, open_data
 from netzip_mlflow.runs.baseline import prepare
-from netzip_mlflow.runtimes.onnxruntime import load
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.techniques.fp32 import deploy
@@ -78,7 +78,7 @@ def main() -> None:
 
 def compared(path: Path, data: Dataset, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Seconds per piece of the test set, (pieces x passes,): the evaluation's, the bare loop's."""
-    session = load(path, threads=1)
+    session = runtimes.find().load(path, threads=1)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     bare = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netzip_mlflow import scoring
+from netzip_mlflow import runtimes, scoring
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.metrics import latency, operations, process, size
 from netzip_mlflow.metrics.graph import read_model
-from netzip_mlflow.runtimes import open_runtime
 
 if TYPE_CHECKING:
     from netzip_mlflow.metrics.operations import Layer
@@ -45,6 +44,7 @@ __all__ = [
 
 THROUGHPUT_SECONDS = 0.3
 UNTIMED = "cannot be timed"
+UNTOLD = "the runtime does not say what it executes"
 NO_ENERGY = "no energy source is read: the E term is left out"
 Progress = Callable[[str, float], None]
 
@@ -83,18 +83,25 @@ def inspect(name: str, path: Path, spec: MeasureSpec, adapter: Any = None) -> Me
     """What the file itself tells: sizes, operations, bit widths, what the runtime makes of it.
 
     Args:
-        adapter: how a foreign file wants its input (`runtimes.onnxruntime.Adapter`).
+        adapter: how a foreign file wants its input (`runtimes.adapter.Adapter`).
 
     Raises:
         InputError: the file is corrupt, or holds a layer that cannot be counted.
     """
-    runtime = open_runtime("onnxruntime")
+    runtime = runtimes.find(spec.runtimes[0])
     session = runtime.load(path, threads=spec.threads, adapter=adapter)
     layers = operations.layers(read_model(path))
     executed = runtime.executed(path)
     totals = operations.totals(layers)
     metrics = {f"speed/{key}": float(totals[key]) for key in ("macs", "ops", "chats", "mean_bits")}
-    metrics |= {f"speed/{key}": float(executed[key]) for key in ("layers", "int8_layers")}
+    facts: dict[str, Any] = {}
+    if executed is None:
+        facts = {f"absent speed/{key}": UNTOLD for key in ("layers", "int8_layers")}
+    else:
+        metrics["speed/layers"] = float(executed.layers)
+        metrics["speed/int8_layers"] = float(executed.int8_layers)
+        facts = {"casts": executed.casts, "conversions": executed.conversions}
+        facts["dynamic_nodes"] = executed.dynamic_nodes
     metrics |= {f"size/{key}": float(value) for key, value in size.sizes(path).items()}
     return Measurement(
         name=name,
@@ -103,7 +110,7 @@ def inspect(name: str, path: Path, spec: MeasureSpec, adapter: Any = None) -> Me
         shape=tuple(1 if d is None else d for d in session.shape),
         adapter=adapter,
         metrics=metrics,
-        facts={key: executed[key] for key in ("casts", "conversions", "dynamic_nodes")},
+        facts=facts,
         layers=layers,
     )
 
@@ -198,7 +205,7 @@ def _interleaved(
             if each is first:
                 raise
             each.fault = f"{UNTIMED}: {error}"
-    again = open_runtime("onnxruntime").load(
+    again = runtimes.find(spec.runtimes[0]).load(
         first.path, threads=spec.threads, adapter=first.adapter
     )
     budget = spec.latency
@@ -232,7 +239,7 @@ def _throughput(measured: Measurement, sample: np.ndarray, spec: MeasureSpec) ->
 
 def _fresh_process(measured: Measurement, spec: MeasureSpec) -> None:
     try:
-        fresh = process.fresh_process(measured.path, spec.threads)
+        fresh = process.fresh_process(measured.path, spec.threads, spec.runtimes[0])
     except NetzipError as error:
         fresh = process.FreshProcess({}, dict.fromkeys(process.KEYS, str(error)))
     measured.metrics |= fresh.metrics

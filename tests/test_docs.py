@@ -334,10 +334,9 @@ def test_extending_examples_work(file: str, tmp_path: Path, monkeypatch: pytest.
     and its chains are used, up to the files that would ship."""
     import numpy as np
 
-    from netzip_mlflow import data, models, tasks
+    from netzip_mlflow import data, models, runtimes, tasks
     from netzip_mlflow.deployable import Deployable, Exports
     from netzip_mlflow.runs.baseline import prepare
-    from netzip_mlflow.runtimes import open_runtime
     from netzip_mlflow.techniques.fp32 import deploy
     from netzip_mlflow.twin import Twin
 
@@ -359,7 +358,7 @@ def test_extending_examples_work(file: str, tmp_path: Path, monkeypatch: pytest.
             shipped = deploy(made, context) if isinstance(made, Twin) else made
             assert len(shipped.manifest["chain"]) == len(chain)
             images, _ = next(task.split("validation").batches(4))
-            session = open_runtime("onnxruntime").load(shipped.save(tmp_path / "out"))
+            session = runtimes.find().load(shipped.save(tmp_path / "out"))
             (scores,) = session.run(images)
             assert scores.shape == (4, len(task.classes))
             assert np.isfinite(scores).all()

@@ -79,13 +79,13 @@ def read_recipe(
 
     `files`: data and weights must be there; a dry run plans without them, and says so.
     """
-    from netzip_mlflow import data, models, search, tasks, techniques
+    from netzip_mlflow import data, models, runtimes, search, tasks, techniques
 
     given = list(parts(overrides, ";"))
     given += [f"seed={seed}"] if seed is not None else []
     given += [f"measure.threads={threads}"] if threads is not None else []
     rooms = [partial(data.check, files=files), partial(models.check, files=files)]
-    checks = [*rooms, tasks.check, techniques.check, search.check]
+    checks = [*rooms, tasks.check, techniques.check, runtimes.check, search.check]
     return recipes.load(path or option or DEFAULT_RECIPE, given, checks)
 
 

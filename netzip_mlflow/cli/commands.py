@@ -224,7 +224,10 @@ def measure(
         str | None, typer.Option(help="a recipe that gives data: accuracy and score too")
     ] = None,
     overrides: SetOption = None,
-    runtime: Annotated[str, typer.Option(help="what runs the files")] = "onnxruntime",
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="overrides measure.runtimes: names by comma, the first one scores"),
+    ] = None,
     layout: Annotated[
         str, typer.Option(help="input of another tool's file: nchw or nhwc")
     ] = "nchw",
@@ -253,35 +256,32 @@ def measure(
     if overrides and not recipe:
         raise InputError("measure: --set overrides a recipe, and no --recipe is given")
     loaded = read_recipe(None, recipe, overrides, seed, threads) if recipe else None
-    from netzip_mlflow.runtimes import open_runtime
-    from netzip_mlflow.runtimes.onnxruntime import Adapter
+    from netzip_mlflow.runtimes.adapter import Adapter
+    from netzip_mlflow.stages import measure as stage
 
-    open_runtime(runtime)
+    spec = stage.spec_of(loaded, threads, parts([runtime or ""], ","))
     adapter = Adapter(layout, numbers("--mean", mean), numbers("--std", std), scale)  # type: ignore[arg-type]
     if no_log:
         from netzip_mlflow.progress import watching
-        from netzip_mlflow.stages.measure import measure_files
 
         with watching(quiet) as (progress, _):
-            found = measure_files(
+            found = stage.measure_files(
                 uris,
                 baseline or None,
                 recipe=loaded,
                 adapter=adapter,
-                threads=threads,
+                spec=spec,
                 progress=progress,
             )
     else:
         with _options(experiment, store, quiet) as options:
-            from netzip_mlflow.stages.measure import measure as run
-
-            found = run(
+            found = stage.measure(
                 uris,
                 options,
                 baseline=baseline or None,
                 recipe=loaded,
                 adapter=adapter,
-                threads=threads,
+                spec=spec,
             )
     from netzip_mlflow.cli import output
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from netzip_mlflow import runtimes
 from netzip_mlflow.deployable.compact import compact
 from netzip_mlflow.deployable.export import INPUT, OUTPUT, Exported, Exports, export
 from netzip_mlflow.deployable.zeros import pack_zeros
@@ -139,4 +140,4 @@ def _layers(model: onnx.ModelProto, names: tuple[str, ...]) -> list[dict[str, An
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("netzip-mlflow", "torch", "onnx", "onnxruntime")}
+    return {name: version(name) for name in ("netzip-mlflow", "torch", "onnx", *runtimes.PACKAGES)}

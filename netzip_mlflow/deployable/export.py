@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from netzip_mlflow import runtimes
 from netzip_mlflow.deployable.compact import compact
 from netzip_mlflow.errors import NetzipError
-from netzip_mlflow.runtimes.onnxruntime import in_memory
 
 if TYPE_CHECKING:
     import onnx
@@ -174,7 +174,7 @@ def _deviation(model: onnx.ModelProto, network: object) -> float:
     assert isinstance(network, torch.nn.Module)  # noqa: S101 (typing only)
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim][1:]
     images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(1))
-    (found,) = in_memory(model)({INPUT: images.numpy()})
+    (found,) = runtimes.evaluator(model)({INPUT: images.numpy()})
     with torch.no_grad():
         return float((torch.from_numpy(found) - network(images)).abs().max())
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from onnx import (
     AttributeProto,
@@ -31,8 +30,8 @@ from onnx import (
 )
 from onnx.reference import ReferenceEvaluator
 
-from netzip_mlflow.errors import InputError, Problem
-from netzip_mlflow.runtimes.onnxruntime import ERRORS
+from netzip_mlflow import runtimes
+from netzip_mlflow.errors import InputError, NetzipError, Problem
 
 __all__ = ["STANDARD", "Graph", "bit_width", "inner_graphs", "read_model"]
 
@@ -237,10 +236,9 @@ class Graph:
         model = ModelProto(ir_version=self._model.ir_version)
         model.opset_import.extend(self._model.opset_import)
         model.graph.CopyFrom(helper.make_graph([node], "constant", infos, ends))
-        if node.domain in STANDARD:
-            arrays = _reference(model, feeds)
-        else:  # the runtime's own operators have no reference implementation
-            arrays = _run(model, outputs, feeds)
+        # a runtime's own operators have no reference implementation
+        evaluate = _reference if node.domain in STANDARD else _run
+        arrays = evaluate(model, feeds)
         self._values.update(zip(outputs, map(np.asarray, arrays), strict=True))
 
     @cached_property
@@ -271,7 +269,7 @@ class Graph:
             kind = info.type.tensor_type
             dims = [d.dim_value for d in kind.shape.dim]
             feeds[info.name] = np.zeros(dims, helper.tensor_dtype_to_np_dtype(kind.elem_type))
-        found = zip(names, _run(model, names, feeds), strict=True)
+        found = zip(names, _run(model, feeds), strict=True)
         return {n: (_onnx_type(a), a.shape) for n, a in found if isinstance(a, np.ndarray)}
 
     def _bare_model(self) -> ModelProto:
@@ -316,18 +314,11 @@ def _reference(model: ModelProto, feeds: dict[str, np.ndarray]) -> Sequence[Any]
         raise InputError(f"the graph cannot be followed: {' '.join(text.split())}") from error
 
 
-def _run(model: ModelProto, outputs: list[str], feeds: dict[str, np.ndarray]) -> Sequence[Any]:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
+def _run(model: ModelProto, feeds: dict[str, np.ndarray]) -> Sequence[Any]:
     try:
-        session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        return session.run(outputs, feeds)
-    except ERRORS as error:
-        text = " ".join(str(error).split())
-        raise InputError(f"the graph cannot be followed: ONNX Runtime says {text}") from None
+        return runtimes.evaluator(model, as_written=True)(feeds)
+    except NetzipError as error:
+        raise InputError(f"the graph cannot be followed: {error}") from None
 
 
 def _fix_batch(inputs: list[ValueInfoProto]) -> int:

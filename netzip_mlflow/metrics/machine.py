@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from netzip_mlflow import runtimes
 from netzip_mlflow.metrics.latency import cores
 
 __all__ = ["EnergySource", "digest", "energy_sources", "fingerprint"]
@@ -37,7 +38,7 @@ INSTRUCTION_SETS = (
     "sve",
     "sve2",
 )
-PACKAGES = ("numpy", "onnx", "onnxruntime")
+PACKAGES = ("numpy", "onnx", *runtimes.PACKAGES)
 
 
 class EnergySource(NamedTuple):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from netzip_mlflow import interpreter
+from netzip_mlflow import interpreter, runtimes
 from netzip_mlflow.errors import InputError, NetzipError, Problem
 
 __all__ = ["KEYS", "FreshProcess", "Memory", "fresh_process"]
@@ -41,14 +41,14 @@ class FreshProcess:
     reasons: dict[str, str]
 
 
-def fresh_process(path: str | Path, threads: int) -> FreshProcess:
-    """Load a deployable in a new Python process and run it on one blank sample.
+def fresh_process(path: str | Path, threads: int, runtime: str = runtimes.DEFAULT) -> FreshProcess:
+    """Load a deployable in a new Python process by a runtime and run it on one blank sample.
 
     Raises:
         InputError: when the file cannot be loaded there.
         NetzipError: when the process fails otherwise or takes longer than five minutes.
     """
-    command = interpreter.command(__name__, str(Path(path).resolve()), str(threads))
+    command = interpreter.command(__name__, str(Path(path).resolve()), str(threads), runtime)
     try:
         done = subprocess.run(
             command,
@@ -141,20 +141,21 @@ def _life_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _measure(path: str, threads: int) -> dict[str, dict[str, float] | dict[str, str]]:
+def _measure(path: str, threads: int, runtime: str) -> dict[str, dict[str, float] | dict[str, str]]:
     import numpy as np
 
-    from netzip_mlflow.runtimes.onnxruntime import Adapter, load
+    from netzip_mlflow.runtimes.adapter import Adapter
 
+    executor = runtimes.find(runtime)
     memory = Memory()
     memory.reset()
     started = time.perf_counter_ns()
-    session = load(path, threads=threads, adapter=Adapter())
+    session = executor.load(path, threads=threads, adapter=Adapter())
     loaded = time.perf_counter_ns()
     sizes = [size for size in session.shape if size is not None]
     if len(sizes) < len(session.shape):
         what = f"the input's size is open: {session.shape}"
-        raise InputError(Problem(path, what, "a fixed number of channels, height and width"))
+        raise InputError(Problem(path, what, "a fixed size of every axis but the batch"))
     x = np.zeros((1, *sizes), np.float32)
     before = time.perf_counter_ns()
     session.run(x)
@@ -172,11 +173,11 @@ def _measure(path: str, threads: int) -> dict[str, dict[str, float] | dict[str, 
 
 
 def _main(arguments: list[str], write: Callable[[str], object]) -> int:
-    path, threads = arguments
+    path, threads, runtime = arguments
     with contextlib.suppress(OSError):  # where memory runs out, this process goes, not its parent
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     try:
-        write(json.dumps(_measure(path, int(threads))))
+        write(json.dumps(_measure(path, int(threads), runtime)))
     except NetzipError as error:
         write(json.dumps({"error": str(error)}))
         return error.exit_status

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from netzip_mlflow import runtimes
 from netzip_mlflow.deployable import INPUT
 from netzip_mlflow.quantisation.quantiser_output import quiet_quantiser
 
@@ -65,12 +66,10 @@ def accuracy(model: onnx.ModelProto, task: Task) -> float:
     """The task's primary accuracy on validation, in the runtime."""
     import onnx
 
-    from netzip_mlflow.runtimes import open_runtime
-
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
         onnx.save(model, file)
-        session = open_runtime("onnxruntime").load(file)
+        session = runtimes.find().load(file)
         found = task.evaluate(session, "validation", batch=64, progress=lambda _what, _done: None)
     return found.metrics[f"accuracy/{task.primary}"]
 

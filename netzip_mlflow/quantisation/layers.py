@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from netzip_mlflow import runtimes
 from netzip_mlflow.deployable import INPUT
 from netzip_mlflow.deployable.integer import Row, Weights
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.quantisation import rounding
-from netzip_mlflow.runtimes.onnxruntime import in_memory
 
 if TYPE_CHECKING:
     import onnx
@@ -245,7 +245,7 @@ def _shown(
     shown.CopyFrom(model)
     del shown.graph.output[:]
     shown.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    run = in_memory(shown)
+    run = runtimes.evaluator(shown)
     return lambda images: dict(zip(names, run({INPUT: images}), strict=True))
 
 

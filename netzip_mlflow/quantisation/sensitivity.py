@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from netzip_mlflow import runtimes
 from netzip_mlflow.deployable import INPUT
 from netzip_mlflow.deployable.encodings import FORMS
-from netzip_mlflow.runtimes.onnxruntime import in_memory
 
 if TYPE_CHECKING:
     import onnx
@@ -80,7 +80,7 @@ def ranked(harm: Mapping[str, float]) -> Sequence[str]:
 
 
 def _run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
-    (scores,) = in_memory(model)({INPUT: images})
+    (scores,) = runtimes.evaluator(model)({INPUT: images})
     return scores.astype(np.float64)
 
 

@@ -22,6 +22,7 @@ from pydantic import (
 from netzip_mlflow.databases import without_secrets
 from netzip_mlflow.factories import paths
 from netzip_mlflow.recipe.syntax import Dumper
+from netzip_mlflow.runtimes import DEFAULT
 
 __all__ = [
     "Augment",
@@ -187,12 +188,14 @@ class LatencySpec(_Spec):
 
 
 class MeasureSpec(_Spec):
-    """How deployables are measured; `throughput` lists batch sizes."""
+    """How deployables are measured; `throughput` lists batch sizes, `runtimes` what runs the files:
+    the first scores, the others are measured beside it."""
 
     threads: Count = 1
     latency: LatencySpec = LatencySpec()
     throughput: tuple[Count, ...] = (32,)
     evaluation_batch: Count = 64
+    runtimes: Annotated[tuple[str, ...], Field(min_length=1)] = (DEFAULT,)
 
 
 Weight = Annotated[float, Field(ge=0)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netzip_mlflow import measuring
+from netzip_mlflow import measuring, runtimes
 from netzip_mlflow.cache import timed
 from netzip_mlflow.deployable import MANIFEST, Deployable
 from netzip_mlflow.errors import NetzipError
@@ -183,10 +183,8 @@ def store(made: Candidate, deployable: Deployable, task: Task) -> None:
 
 def _golden(file: Path, task: Task) -> None:
     """Sixteen validation images with the file's own answers: a check for whoever deploys it."""
-    from netzip_mlflow.runtimes import open_runtime
-
     images, labels = next(task.split("validation").batches(GOLDEN))
-    scores, *_ = open_runtime("onnxruntime").load(file).run(images)
+    scores, *_ = runtimes.find().load(file).run(images)
     np.savez(file.parent / "golden.npz", images=images, scores=scores, labels=labels)
 
 

@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from netzip_mlflow import data, models, techniques
+from netzip_mlflow import data, models, runtimes, techniques
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError, Problem, TrackingUnavailable, did_you_mean
 from netzip_mlflow.metrics import machine
@@ -21,6 +21,7 @@ LISTS = {
     "models": models.names,
     "data": data.names,
     "metrics": lambda: dict(KEYS),
+    "runtimes": runtimes.names,
 }
 FAST_INT8 = ("avx_vnni", "avx512_vnni", "amx_int8", "i8mm", "asimddp")
 
@@ -50,7 +51,8 @@ def examine(uri: str) -> dict[str, str]:
         "governor": fingerprint["governor"] or "not known",
         "int8 instructions": int8,
     }
-    for package in ("netzip-mlflow", "onnxruntime", "onnx", "torch", "torchvision", "mlflow"):
+    packages = ("netzip-mlflow", *runtimes.PACKAGES, "onnx", "torch", "torchvision", "mlflow")
+    for package in packages:
         try:
             facts[package] = version(package)
         except PackageNotFoundError:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from netzip_mlflow import folders
-from netzip_mlflow.errors import InputError, Problem
+from netzip_mlflow.errors import InputError, NetzipError, Problem
 
 __all__ = ["PREDICT", "export"]
 
@@ -84,12 +84,14 @@ def _convert(place: Path, opset: int) -> None:
     import onnx
     from onnx import version_converter
 
-    from netzip_mlflow.runtimes.onnxruntime import ERRORS, in_memory
+    from netzip_mlflow import runtimes
 
     refusals = (
         version_converter.ConvertError,
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
+        RuntimeError,  # of the converter's own checks
+        ValueError,
     )
     file = place / "model.onnx"
     model = onnx.load(file)
@@ -102,8 +104,8 @@ def _convert(place: Path, opset: int) -> None:
         (given,) = model.graph.input
         shape = [d.dim_value or 1 for d in given.type.tensor_type.shape.dim]
         images = np.random.default_rng(0).random(shape, dtype=np.float32)
-        answers = [in_memory(each)({given.name: images})[0] for each in (model, converted)]
-    except (*ERRORS, *refusals) as error:
+        answers = [runtimes.evaluator(each)({given.name: images})[0] for each in (model, converted)]
+    except (NetzipError, *refusals) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(Problem("--opset", f"{what}: {reason}", allowed)) from None
     if not np.allclose(*answers, atol=TOLERANCE):

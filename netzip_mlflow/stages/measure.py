@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netzip_mlflow import folders, measuring
+from netzip_mlflow import folders, measuring, runtimes
 from netzip_mlflow.errors import InputError, NetzipError, Problem
 from netzip_mlflow.measuring import Progress
 from netzip_mlflow.recipe import MeasureSpec, ScoreSpec
@@ -18,11 +18,11 @@ from netzip_mlflow.runs.job import Options, job, open_tracker, version_tag
 if TYPE_CHECKING:
     from netzip_mlflow.measuring import Measurement
     from netzip_mlflow.recipe import Recipe
-    from netzip_mlflow.runtimes.onnxruntime import Adapter
+    from netzip_mlflow.runtimes.adapter import Adapter
     from netzip_mlflow.tasks import Task
     from netzip_mlflow.tracking import Run, Tracker
 
-__all__ = ["Subject", "measure", "measure_files"]
+__all__ = ["Subject", "measure", "measure_files", "spec_of"]
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,15 @@ def measure(
     baseline: str | None = None,
     recipe: Recipe | None = None,
     adapter: Adapter | None = None,
-    threads: int | None = None,
+    spec: MeasureSpec | None = None,
 ) -> list[tuple[Subject, Measurement]]:
     """Time all models together, the baseline first; with a recipe, their accuracy and score too.
 
     Args:
         uris: `models:/...`, `runs:/...`, or paths of ONNX files.
         baseline: the same; by default the one that the first model's tags name.
-        recipe: gives data, and how to measure and to score.
+        recipe: gives data, and how to score.
+        spec: how to measure, where not as the recipe says (see `spec_of`).
         adapter: how files of other tools (without a `netzip.json` beside them) want their input.
 
     Raises:
@@ -59,7 +60,7 @@ def measure(
     tracker = open_tracker(options)
     with folders.temporary() as fetched:
         subjects = _subjects(tracker, fetched, uris, baseline)
-        session = _open(subjects, recipe, adapter, threads)
+        session = _open(subjects, recipe, adapter, spec)
         with job("measure", "measure", options, tracker) as work:
             work.run.log(tags=version_tag())
             session.run(work.progress)
@@ -83,7 +84,7 @@ def measure_files(
     *,
     recipe: Recipe | None = None,
     adapter: Adapter | None = None,
-    threads: int | None = None,
+    spec: MeasureSpec | None = None,
     progress: Progress = lambda _what, _done: None,
 ) -> list[tuple[Subject, Measurement]]:
     """`measure` for files only, without a store: nothing is logged (edge devices without a server).
@@ -97,10 +98,29 @@ def measure_files(
     subjects = [Subject("baseline", baseline, _file(baseline), None)]
     subjects += [Subject(_stem(_file(p)), p, _file(p), None) for p in paths]
     subjects = _named_once(subjects)
-    session = _open(subjects, recipe, adapter, threads)
+    session = _open(subjects, recipe, adapter, spec)
     session.run(progress)
     _require_one(session.found)
     return list(zip(subjects, session.found, strict=True))
+
+
+def spec_of(recipe: Recipe | None, threads: int | None, executors: Sequence[str]) -> MeasureSpec:
+    """How to measure: as the recipe says, but for what the command line gives.
+
+    Args:
+        threads: None for the recipe's.
+        executors: names of runtimes, of which the first scores; none for the recipe's.
+
+    Raises:
+        InputError: there is no such runtime, or it cannot score.
+    """
+    spec = recipe.measure if recipe else MeasureSpec()
+    changed: dict[str, object] = {"threads": threads} if threads is not None else {}
+    if executors:
+        if wrong := runtimes.problems(executors, "--runtime"):
+            raise InputError(wrong)
+        changed["runtimes"] = tuple(executors)
+    return spec.model_copy(update=changed)
 
 
 def _require_one(found: Sequence[Measurement]) -> None:
@@ -131,16 +151,17 @@ class _Session:
 
 
 def _open(
-    subjects: Sequence[Subject], recipe: Recipe | None, adapter: Adapter | None, threads: int | None
+    subjects: Sequence[Subject],
+    recipe: Recipe | None,
+    adapter: Adapter | None,
+    spec: MeasureSpec | None,
 ) -> _Session:
     """Read every file and the data, before any run exists.
 
     Raises:
         InputError: a file that cannot be read or counted, models of several tasks.
     """
-    spec = recipe.measure if recipe else MeasureSpec()
-    if threads is not None:
-        spec = spec.model_copy(update={"threads": threads})
+    spec = spec or spec_of(recipe, None, ())
     task = None
     if recipe is not None:
         from netzip_mlflow.tasks import open_task

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from netzip_mlflow import runtimes
 from netzip_mlflow.deployable import Deployable, compact, pack_zeros
 from netzip_mlflow.deployable.encodings import FORMS
 from netzip_mlflow.errors import NetzipError, Problem
@@ -151,7 +152,7 @@ class PTQ(Widths):
             task=context.task.name,
             label=self.label(),
             calibration_digest=context.calibration.digest,
-            least_runtime={"onnxruntime": least_runtime(plan.values())},
+            least_runtime={runtimes.DEFAULT: least_runtime(plan.values())},
         )
 
     def _within(

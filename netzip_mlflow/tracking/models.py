@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from netzip_mlflow import runtimes
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.tracking.faults import transient
 
@@ -62,7 +63,7 @@ def log_deployable(
                 model_id=model,
                 signature=_signature(manifest),
                 pip_requirements=[
-                    f"{k}=={manifest['versions'][k]}" for k in ("onnx", "onnxruntime")
+                    f"{k}=={manifest['versions'][k]}" for k in ("onnx", *runtimes.PACKAGES)
                 ],
                 extra_files=[str(folder / MANIFEST), str(folder / GOLDEN)],
                 metadata={"netzip": {k: manifest[k] for k in ("task", "chain", "model_digest")}},

@@ -77,7 +77,7 @@ def test_threads_reach_the_process(forms, monkeypatch, threads):
 
     monkeypatch.setattr(process.subprocess, "run", run)
     found = fresh_process(forms["float"], threads)
-    assert seen[-1] == str(threads)
+    assert seen[-2:] == [str(threads), "onnxruntime"]
     assert found.metrics == {"size/load_ms": 1.0}
     assert found.reasons == {"size/ram_bytes": "x"}
 
@@ -144,7 +144,7 @@ def test_a_process_that_cannot_be_started_is_no_traceback(forms, monkeypatch):
 def test_where_memory_runs_out_the_process_goes_before_its_parent():
     code = (
         "from netzip_mlflow.metrics.process import _main\n"
-        "_main(['missing.onnx', '1'], lambda answer: None)\n"
+        "_main(['missing.onnx', '1', 'onnxruntime'], lambda answer: None)\n"
         "print(open('/proc/self/oom_score_adj').read())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -92,7 +92,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks at load time and memory, for which a process is started that takes seconds."""
     nothing = FreshProcess({}, {})
-    monkeypatch.setattr(process, "fresh_process", lambda _path, _threads: nothing)
+    monkeypatch.setattr(process, "fresh_process", lambda *_: nothing)
 
 
 def read_recipe(text: str, folder: Path, *overrides: str) -> Recipe:

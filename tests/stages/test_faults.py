@@ -124,7 +124,7 @@ class TestTiming:
     def test_each_ones_fault_is_its_own(self, run, monkeypatch):
         """One's fresh process is killed, one cannot be run on eight samples, one not at all."""
 
-        def fresh(path, _threads):
+        def fresh(path, *_):
             if owner(path) == "half":
                 raise NetzipError(f"{path}: {KILLED}")
             return FreshProcess(FRESH, {})
@@ -189,7 +189,7 @@ class TestTiming:
         assert statuses(left)["int8"] == statuses(left)["half"] == "FINISHED"
 
     def test_a_score_that_needs_the_absent_figure_fails_alone(self, run, monkeypatch):
-        def fresh(path, _threads):
+        def fresh(path, *_):
             if owner(path) == "half":
                 raise NetzipError(f"{path}: {KILLED}")
             return FreshProcess(FRESH, {})
@@ -221,7 +221,7 @@ class TestTiming:
     def test_without_a_figure_of_the_baseline_nothing_is_scored_and_timings_are_kept(
         self, run, monkeypatch
     ):
-        def fresh(path, _threads):
+        def fresh(path, *_):
             if owner(path) == "baseline":
                 raise NetzipError(f"{path}: {KILLED}")
             return FreshProcess(FRESH, {})
@@ -352,7 +352,7 @@ def test_a_trial_is_scored_by_what_only_a_clock_tells_and_its_fault_is_its_own(
 ):
     """On memory as the size; the second trial's fresh process is killed."""
 
-    def fresh(path, _threads):
+    def fresh(path, *_):
         if owner(path) == "trial-1":
             raise NetzipError(f"{path}: {KILLED}")
         return FreshProcess(FRESH, {})

@@ -14,10 +14,10 @@ from onnxruntime import quantization
 from sklearn.metrics import accuracy_score
 
 from netzip_mlflow.errors import InputError
-from netzip_mlflow.runtimes.onnxruntime import Adapter
+from netzip_mlflow.runtimes.adapter import Adapter
 from netzip_mlflow.stages import measure as stage
 from netzip_mlflow.stages.compare import compare
-from netzip_mlflow.stages.measure import measure, measure_files
+from netzip_mlflow.stages.measure import measure, measure_files, spec_of
 from netzip_mlflow.tasks import open_task
 
 
@@ -261,4 +261,4 @@ class TestBadInput:
     @pytest.mark.parametrize("threads", [0, -1])
     def test_a_number_of_threads_that_is_none(self, none_left, workplace, ours, threads):
         with pytest.raises(InputError, match="threads"):
-            measure([ours], workplace, baseline=ours, threads=threads)
+            measure([ours], workplace, baseline=ours, spec=spec_of(None, threads, ()))

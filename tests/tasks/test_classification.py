@@ -12,10 +12,10 @@ from sklearn import metrics
 from torch import nn
 from torch.nn import functional
 
+from netzip_mlflow import runtimes
 from netzip_mlflow.deployable import Deployable
 from netzip_mlflow.errors import InputError, NetzipError, SplitSealed
 from netzip_mlflow.recipe import DataSpec
-from netzip_mlflow.runtimes import open_runtime
 from netzip_mlflow.tasks import Evaluation, OutOfReach
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
@@ -158,7 +158,7 @@ def test_batches_do_not_matter(task: Classification, labels: np.ndarray, batch: 
 def test_a_real_file_is_judged_like_the_network(
     task: Classification, twin: Twin, baseline: Deployable, tmp_path
 ) -> None:
-    session = open_runtime("onnxruntime").load(baseline.save(tmp_path))
+    session = runtimes.find().load(baseline.save(tmp_path))
     found = task.evaluate(session, "validation", batch=64)
     assert found.split == "validation"
     assert found.metrics["accuracy/top1"] == task.validate(twin.network())
@@ -222,7 +222,7 @@ def test_pruning_too_much_shows(
     from netzip_mlflow.techniques.fp32 import deploy
 
     broken = deploy(PruneL1(0.95).apply(twin, context), context)
-    runtime = open_runtime("onnxruntime")
+    runtime = runtimes.find()
     first, second = (
         task.evaluate(runtime.load(d.save(tmp_path / n)), "validation", batch=64)
         for n, d in (("baseline", baseline), ("broken", broken))

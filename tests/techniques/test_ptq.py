@@ -13,10 +13,10 @@ import torch
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from netzip_mlflow import runtimes
 from netzip_mlflow.deployable import Deployable
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics.graph import Graph
-from netzip_mlflow.runtimes import open_runtime
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.techniques.fp32 import deploy
@@ -54,8 +54,8 @@ def test_every_layer_is_executed_in_int8(
     assert kinds.count("QLinearConv") == 2
     assert kinds.count("QGemm") == 1
     assert not {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul"} & set(kinds)
-    executed = open_runtime("onnxruntime").executed(made.save(tmp_path))
-    assert (executed["int8_layers"], executed["layers"]) == (3, 3)
+    executed = runtimes.find().executed(made.save(tmp_path))
+    assert (executed.int8_layers, executed.layers) == (3, 3)
 
 
 @pytest.mark.parametrize(("reduce_range", "levels"), [(True, 128), (False, 254)])
