@@ -20,7 +20,7 @@ import numpy as np
 
 from netzip_mlflow import runtimes, scoring
 from netzip_mlflow.errors import InputError, NetzipError
-from netzip_mlflow.metrics import latency, operations, process, size
+from netzip_mlflow.metrics import across_runtimes, latency, operations, process, size
 from netzip_mlflow.metrics.graph import read_model
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = [
     "needs_clock",
     "require_shape",
     "row",
+    "run_elsewhere",
     "tags",
 ]
 
@@ -71,6 +72,7 @@ class Measurement:
     verdict: scoring.Verdict | None = None
     basis: scoring.Basis | None = None
     terms: str = ""
+    elsewhere: Sequence[across_runtimes.Row] = ()
     fault: str = ""
 
     def apart(self) -> Measurement:
@@ -244,6 +246,16 @@ def _fresh_process(measured: Measurement, spec: MeasureSpec) -> None:
         fresh = process.FreshProcess({}, dict.fromkeys(process.KEYS, str(error)))
     measured.metrics |= fresh.metrics
     measured.facts |= {f"absent {key}": reason for key, reason in fresh.reasons.items()}
+
+
+def run_elsewhere(
+    measured: Sequence[Measurement], spec: MeasureSpec, seed: int, progress: Progress
+) -> None:
+    """Fill in what the further runtimes of `spec` make of the same files: nothing of it scores."""
+    timed = [each for each in measured if not each.fault]
+    rows = across_runtimes.rows(timed, spec, seed, progress)
+    for each in timed:
+        each.elsewhere = [row for row in rows if row.model == each.name]
 
 
 def require_shape(measured: Measurement, shape: tuple[int, ...]) -> None:

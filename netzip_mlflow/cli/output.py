@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from netzip_mlflow.measuring import Measurement
+    from netzip_mlflow.metrics.across_runtimes import Row
     from netzip_mlflow.runs.bench import Outcome
     from netzip_mlflow.scoring import Choice, ScoredRow
     from netzip_mlflow.scoring.basis import Basis
     from netzip_mlflow.stages.measure import Subject
     from netzip_mlflow.stages.search.result import Found
+    from netzip_mlflow.statistics import Interval
 
 __all__ = [
     "compare_object",
@@ -121,8 +123,12 @@ def measure_object(found: Sequence[tuple[Subject, Measurement]]) -> dict[str, An
     """The object of `measure --json`, the baseline first; `error` says why one was not timed."""
     models = []
     for subject, each in found:
-        shown = {"model": subject.name, "uri": subject.uri, "metrics": each.metrics}
-        models.append(shown | ({"error": each.fault} if each.fault else {}))
+        shown: dict[str, Any] = {"model": subject.name, "uri": subject.uri, "metrics": each.metrics}
+        if each.fault:
+            shown["error"] = each.fault
+        if each.elsewhere:
+            shown["runtimes"] = [row.cells() for row in each.elsewhere]
+        models.append(shown)
     return {"models": models}
 
 
@@ -154,7 +160,35 @@ def measure_text(found: Sequence[tuple[Subject, Measurement]]) -> str:
     notes = [f"{s.name} failed: {m.fault}" for s, m in found if m.fault]
     if any("noisy" in m.flags for _, m in found):
         notes.append("noisy: the baseline against itself is not within the protocol's limits")
-    return _text(_table(["model", *shown], rows, "\n".join(notes) or None))
+    text = _text(_table(["model", *shown], rows, "\n".join(notes) or None))
+    return text + _runtimes_text([row for _, m in found for row in m.elsewhere])
+
+
+def _runtimes_text(rows: Sequence[Row]) -> str:
+    """What further runtimes make of the files; nothing where there are none."""
+
+    def shown(interval: Interval | None) -> str:
+        if interval is None:
+            return ""
+        return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+    if not rows:
+        return ""
+    cells = [
+        [
+            row.model,
+            row.runtime,
+            "" if row.max_abs_diff is None else f"{row.max_abs_diff:.1e}",
+            *map(shown, (row.latency_ms, row.ratio_its, row.ratio_across)),
+        ]
+        for row in rows
+    ]
+    notes = [
+        "ratio to the baseline: in the same runtime; across: the runtime that scores / this one",
+        *(f"{row.model} in {row.runtime}: {row.absent}" for row in rows if row.absent),
+    ]
+    headers = ["model", "runtime", "max difference", "latency, ms", "to the baseline", "across"]
+    return _text(_table(headers, cells, "\n".join(notes)))
 
 
 def score_object(rows: Sequence[ScoredRow], basis: Basis) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from netzip_mlflow import folders, measuring, runtimes
 from netzip_mlflow.errors import InputError, NetzipError, Problem
 from netzip_mlflow.measuring import Progress
 from netzip_mlflow.recipe import MeasureSpec, ScoreSpec
+from netzip_mlflow.runs.further_runtimes import compare_runtimes
 from netzip_mlflow.runs.job import Options, job, open_tracker, version_tag
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def measure(
                 if each.fault:
                     work.say(f"{subject.name} failed: {each.fault}")
             _require_one(found)
+            compare_runtimes(work, found, session.spec, session.seed)
     return list(zip(subjects, found, strict=True))
 
 
@@ -101,6 +103,7 @@ def measure_files(
     session = _open(subjects, recipe, adapter, spec)
     session.run(progress)
     _require_one(session.found)
+    measuring.run_elsewhere(session.found, session.spec, session.seed, progress)
     return list(zip(subjects, session.found, strict=True))
 
 
