@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from netzip_mlflow.runtimes import Session
     from netzip_mlflow.runtimes.adapter import Adapter
 
-__all__ = ["SAMPLES", "Loaded", "Row", "rows"]
+__all__ = ["NOT_TIMED", "SAMPLES", "Loaded", "Row", "rows"]
 
+NOT_TIMED = "not timed: its times tell nothing of a device"
 SAMPLES = 4  # that both runtimes answer: one that is slow must answer them too
 
 
@@ -156,7 +157,7 @@ def _pair(each: Loaded, name: str, threads: int, seed: int) -> _Pair:
             _version(session),
             _max_abs_diff(each.session.run(x), session.run(x)),
             session.bind(x[:1]) if runtime.timed else None,
-            "" if runtime.timed else "not timed: its times tell nothing of a device",
+            "" if runtime.timed else NOT_TIMED,
         )
     except NetzipError as error:
         return _Pair(each.name, name, absent=str(error))

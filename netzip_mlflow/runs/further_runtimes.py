@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from netzip_mlflow import measuring
+from netzip_mlflow.metrics.across_runtimes import NOT_TIMED
 from netzip_mlflow.report import sheet
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _measure(work: Job, measured: Sequence[Measurement], spec: MeasureSpec, seed
     measuring.run_elsewhere(measured, spec, seed, work.progress)
     rows = [row for each in measured for row in each.elsewhere]
     for row in rows:
-        if row.absent:
+        if row.absent not in ("", NOT_TIMED):
             work.say(f"{row.model} in {row.runtime}: {row.absent}")
     cells = [row.cells() for row in rows]
     work.run.artifact(sheet.write(work.folder / "runtimes.csv", cells))

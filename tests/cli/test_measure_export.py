@@ -40,6 +40,7 @@ class TestMeasureAndExport:
             (["good", "--baseline", "good", "--std", "0"], "std"),
             (["good", "--baseline", "good", "--scale", "0"], "scale"),
             (["good", "--baseline", "good", "--runtime", "onnxrutime"], "mean 'onnxruntime'?"),
+            (["good", "--baseline", "good", "--runtime", "reference"], "reference comes first"),
             (["good", "--baseline", "good", "--threads", "0"], "threads"),
             (["good", "--baseline", "good", "--recipe", "none.yaml"], "none.yaml"),
         ],
@@ -61,6 +62,18 @@ class TestMeasureAndExport:
             assert row["metrics"]["accuracy/top1"] == rows[0]["metrics"]["accuracy/top1"]
         kinds = sorted(r.data.tags["netzip.kind"] for r in store.all_runs())
         assert kinds == ["measure", "measurement", "measurement", "measurement"]
+
+    def test_further_runtimes_stand_beside_the_one_that_scores(self, netzip):
+        words = ("measure", "good", "--baseline", "good", "--no-log")
+        options = ("--runtime", "onnxruntime,reference", "--json", "--quiet")
+        ended = netzip(*words, *options)
+        assert ended.status == 0
+        for model in ended.object["models"]:
+            (row,) = model["runtimes"]
+            assert (row["model"], row["runtime"]) == (model["model"], "reference")
+            assert row["max_abs_diff"] < 1e-3
+        ended = netzip(*words, *options[:2])
+        assert "reference: not timed" in ended.out
 
     @pytest.mark.parametrize(
         ("arguments", "says"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from matplotlib.figure import Figure
 
-from netzip_mlflow import data, models, recipe, search, tasks, techniques
+from netzip_mlflow import data, models, recipe, runtimes, search, tasks, techniques
 from netzip_mlflow.metrics import process
 from netzip_mlflow.metrics.process import FreshProcess
 from netzip_mlflow.report import plots, search_plots
@@ -99,8 +99,8 @@ def read_recipe(text: str, folder: Path, *overrides: str) -> Recipe:
     """A recipe's text as the command line would read it."""
     file = folder / "recipe.yaml"
     file.write_text(text)
-    checks = [data.check, models.check, tasks.check, techniques.check, search.check]
-    return recipe.load(file, overrides, checks)
+    rooms = (data, models, tasks, techniques, runtimes, search)
+    return recipe.load(file, overrides, [room.check for room in rooms])
 
 
 @dataclass(frozen=True)
