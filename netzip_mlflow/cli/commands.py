@@ -385,7 +385,7 @@ def init(
 
 @command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="techniques, models, data or metrics")],
+    what: Annotated[str, typer.Argument(help="techniques, models, data, metrics or runtimes")],
     as_json: JsonOption = False,
 ) -> None:
     """List what can be named in a recipe, or what is measured."""
