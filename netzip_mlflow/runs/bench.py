@@ -11,6 +11,7 @@ from netzip_mlflow import techniques, training
 from netzip_mlflow.deployable import Exports
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.runs import candidates, comparison
+from netzip_mlflow.runs.further_runtimes import compare_runtimes
 from netzip_mlflow.tracking import stopped
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def together(bench: Bench, chains: Chains, origin: Candidate, limits: Constraint
     for each in timed:  # first: whatever becomes of the comparison, they are measured
         if not each.error:
             candidates.finish(each)
-    good()
+    measured = [c.measured for c in (origin, *good()) if c.measured is not None]
+    compare_runtimes(work, measured, recipe.measure, recipe.seed)
     choice = comparison.publish(work, [origin, *made], recipe, found, limits)
     return Outcome(work.run.experiment_id, work.run.id, (origin, *made), choice)
 

@@ -20,7 +20,6 @@ from netzip_mlflow.deployable import MANIFEST, Deployable
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import thop
 from netzip_mlflow.report import sheet, views
-from netzip_mlflow.runs.further_runtimes import compare_runtimes
 from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.tracking.models import TWIN_DIGEST
 from netzip_mlflow.twin import Twin
@@ -278,7 +277,6 @@ def time_and_grade(
         if measured.fault:
             fail(each, NetzipError(measured.fault))
             work.say(f"{each.name} failed: {each.error}")
-    compare_runtimes(work, known, recipe.measure, recipe.seed)
     return found
 
 

@@ -138,6 +138,8 @@ def _beginning(recipe: Recipe, pace: _Pace) -> Iterator[tuple[str, float]]:
 
 def _end(recipe: Recipe, models: int) -> Iterator[tuple[str, float]]:
     yield f"time {models} models together, at most", recipe.measure.latency.max_seconds
+    if others := recipe.measure.runtimes[1:]:
+        yield f"run them in {', '.join(others)} too", recipe.measure.latency.max_seconds
     yield "compare, report, views", REPORT
 
 

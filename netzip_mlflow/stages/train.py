@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from netzip_mlflow.runs import baseline, candidates
 from netzip_mlflow.runs.bench import Bench
+from netzip_mlflow.runs.further_runtimes import compare_runtimes
 from netzip_mlflow.runs.job import Options, describe_recipe, job, open_tracker
 from netzip_mlflow.tasks import open_task
 
@@ -33,4 +34,6 @@ def train(recipe: Recipe, options: Options) -> Candidate:
         candidates.inspect_and_judge(work, candidate, None, recipe, task)
         candidates.time_and_grade(work, [candidate], recipe)
         candidates.finish(candidate)
+        if candidate.measured is not None:
+            compare_runtimes(work, [candidate.measured], recipe.measure, recipe.seed)
         return candidate

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+from types import SimpleNamespace
 
 import pytest
 
+from netzip_mlflow.cli.output import measure_text
 from netzip_mlflow.metrics import machine
+from netzip_mlflow.metrics.across_runtimes import Row
 from netzip_mlflow.runtimes import find
 from netzip_mlflow.stages.measure import measure, spec_of
+from netzip_mlflow.statistics import Interval
 
 PLAIN, SHIFTED = "own_runtimes:Plain", "own_runtimes:Shifted"
 
@@ -55,6 +59,25 @@ class TestCompress:
                 assert before[key] == after[key]
         tags = [run.parent.data.tags["netzip.fingerprint"] for run in (several, compressed)]
         assert tags[0] == tags[1]
+
+
+def test_what_measure_prints_of_them():
+    """Figures with intervals, a gap where one is absent, and the reason below."""
+    ms = Interval(1.5, 1.25, 1.75)
+    rows = [
+        Row("int8", "theirs", "7", 0.25, ms, Interval(2, 2, 2), Interval(3, 3, 3), False, ""),
+        Row("int8", "reference", "1", None, None, None, None, False, "the lamp is out"),
+    ]
+    each = SimpleNamespace(metrics={}, flags=[], fault="", elsewhere=rows)
+    text = measure_text([(SimpleNamespace(name="int8"), each)])
+    (line,) = (line for line in text.splitlines() if "theirs" in line)
+    assert line.split() == [
+        *("int8", "theirs", "2.5e-01", "1.500", "[1.250,", "1.750]"),
+        *("2.000", "[2.000,", "2.000]", "3.000", "[3.000,", "3.000]"),
+    ]
+    assert "int8 in reference: the lamp is out" in text
+    each.elsewhere = []
+    assert "theirs" not in measure_text([(SimpleNamespace(name="int8"), each)])
 
 
 def test_a_runtime_of_a_users_own_scores(compressed, workplace, user_code, monkeypatch):

@@ -60,6 +60,14 @@ def test_only_some_candidates(compressed):
         plan(compressed.recipe, ("int9",))
 
 
+def test_further_runtimes_are_a_step(compressed):
+    measure = compressed.recipe.measure.model_copy(
+        update={"runtimes": ("onnxruntime", "reference")}
+    )
+    steps = plan(compressed.recipe.model_copy(update={"measure": measure})).steps
+    assert [step for step, _ in steps if "reference" in step] == ["run them in reference too"]
+
+
 def test_training_between_prunings_costs(compressed):
     given = {"one": {"steps": 1}, "three": {"steps": 3, "epochs": 50}}
     chains = {name: ({"prune_l1": parameters},) for name, parameters in given.items()}
