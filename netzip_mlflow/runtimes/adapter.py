@@ -47,8 +47,8 @@ class Adapter:
         channels = x.shape[1]
         for name, figures in (("mean", self.mean), ("std", self.std)):
             if len(figures) not in (1, channels):
-                given = f"has {len(figures)} figures for {channels} channels"
-                raise InputError(Problem(name, given, f"1 or {channels} figures"))
+                what = f"has {len(figures)} figures for {channels} channels"
+                raise InputError(Problem(name, what, f"1 or {channels} figures"))
         a_channel = (-1, *[1] * (x.ndim - 2))
         mean = np.asarray(self.mean, np.float32).reshape(a_channel)
         std = np.asarray(self.std, np.float32).reshape(a_channel)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxRuntime", "OrtSession", "in_memory"]
 
-# The runtime's exceptions share no base class of their own; bound calls raise RuntimeError.
+# The runtime's exceptions share no base class; bound calls raise RuntimeError.
 _ERRORS = (
     MemoryError,  # of a failed allocation, as std::bad_alloc
     RuntimeError,
@@ -208,11 +208,11 @@ def in_memory(
 def _declared(session: ort.InferenceSession) -> list[Declared]:
     return [
         Declared(
-            given.name,
-            _DTYPES.get(given.type or "", str(given.type)),
-            tuple(size if isinstance(size, int) else None for size in given.shape),
+            each.name,
+            _DTYPES.get(each.type or "", str(each.type)),
+            tuple(size if isinstance(size, int) else None for size in each.shape),
         )
-        for given in session.get_inputs()
+        for each in session.get_inputs()
     ]
 
 

@@ -108,11 +108,11 @@ def _read(path: Path) -> ModelProto:
     return model
 
 
-def _declared(given: ValueInfoProto) -> Declared:
-    tensor = given.type.tensor_type
+def _declared(info: ValueInfoProto) -> Declared:
+    tensor = info.type.tensor_type
     sizes = tensor.shape.dim
     dims = tuple(size.dim_value if size.HasField("dim_value") else None for size in sizes)
-    return Declared(given.name, helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, dims)
+    return Declared(info.name, helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, dims)
 
 
 def _one_line(error: Exception) -> str:

@@ -48,10 +48,10 @@ def find(name: str = DEFAULT, where: str = "runtime") -> Runtime:
     """
     target = TABLE.get(name) or installed().get(name) or (name if ":" in name else None)
     if target is None:
-        known = [*TABLE, *installed()]
-        hint = did_you_mean(name, known)
+        listed = [*TABLE, *installed()]
+        hint = did_you_mean(name, listed)
         raise InputError(
-            Problem(where, f"{name!r} is unknown", f"{', '.join(known)}, module:Class", hint)
+            Problem(where, f"{name!r} is unknown", f"{', '.join(listed)}, module:Class", hint)
         )
     runtime = factories.call(factories.import_function(target, where), {}, target, where)
     if missing := [each for each in _OFFERED if not hasattr(runtime, each)]:
