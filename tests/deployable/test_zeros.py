@@ -234,7 +234,7 @@ def pair(wide: Twin, context: Context) -> Callable[[str], tuple[onnx.ModelProto,
         if chain not in known:
             with pytest.MonkeyPatch.context() as patch:
                 packed = CHAINS[chain](pruned, context).model
-                for home in ("deployable", "techniques.ptq", "techniques.half"):
+                for home in ("techniques.fp32", "techniques.ptq", "techniques.half"):
                     patch.setattr(f"netzip_mlflow.{home}.pack_zeros", lambda model: model)
                 known[chain] = packed, CHAINS[chain](pruned, context).model
         return known[chain]
