@@ -99,7 +99,7 @@ def test_the_light_rooms_load_no_torch() -> None:
     code = (
         "import sys\n"
         "from netzip_mlflow import recipe, scoring, statistics, techniques, metrics\n"
-        "from netzip_mlflow.metrics import accuracy, latency, operations, size, keys, machine\n"
+        "from netzip_mlflow.metrics import catalogue, latency, operations, size, machine\n"
         "from netzip_mlflow.runtimes import onnxruntime\n"
         "heavy = {'torch', 'torchvision', 'pandas', 'matplotlib', 'mlflow'}\n"
         "print(sorted(heavy & sys.modules.keys()))"

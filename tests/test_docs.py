@@ -20,6 +20,7 @@ import yaml
 
 from netzip_mlflow import recipe as recipes
 from netzip_mlflow import techniques
+from netzip_mlflow.metrics.catalogue import METRICS
 from netzip_mlflow.techniques.trained import Taught, Trained
 
 ROOT = Path(__file__).parents[1]
@@ -169,6 +170,36 @@ def test_recipe_keys_are_the_schema():
         assert default == ("required" if required else f"`{as_yaml(given.get('default'))}`"), key
         missing = [limit for limit in limits(given) if limit not in allowed]
         assert not missing, f"{key}: {allowed!r} does not name {missing}"
+
+
+# measuring.md
+
+
+def metric_table(family: str) -> str:
+    """The table of a family's metrics, or of the headers that `netzip score` reads."""
+    if family == "columns":
+        units = {1.0: "", 1e6: "10^6", 1e9: "10^9"}
+        lines = ["| header | is | times |", "|---|---|---|"]
+        lines += [f"| `{m.column}` | `{m.key}` | {units[m.factor]} |" for m in METRICS if m.column]
+    else:
+        lines = ["| key | says | better |", "|---|---|---|"]
+        for m in METRICS:
+            if m.key.startswith(f"{family}/"):
+                spread = ", with its interval" if m.interval else ""
+                lines.append(f"| `{m.key}` | {m.help}{spread} | {m.better} |")
+    return "\n" + "\n".join(lines) + "\n\n"
+
+
+def test_tables_of_metrics_are_the_records(request: pytest.FixtureRequest):
+    """`--write-golden` writes them between their markers."""
+    page = DOCS / "measuring.md"
+    parts = re.compile(r"(<!-- metrics: (\w+) -->\n)(.*?)(?=<!-- end -->)", re.S)
+    written = parts.sub(lambda match: match[1] + metric_table(match[2]), page.read_text())
+    if request.config.getoption("--write-golden"):
+        page.write_text(written)
+    assert page.read_text() == written, "pytest --write-golden"
+    families = {metric.key.partition("/")[0] for metric in METRICS}
+    assert {match[2] for match in parts.finditer(written)} == {*families, "columns"}
 
 
 def test_recipes_in_the_docs_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from netzip_mlflow import measuring
 from netzip_mlflow.errors import InputError, NetzipError, SplitSealed
-from netzip_mlflow.recipe import MeasureSpec, ScoreSpec
+from netzip_mlflow.metrics.family import Conditions
+from netzip_mlflow.recipe import MeasureSpec
+from netzip_mlflow.scoring import Basis, Constraints
 from netzip_mlflow.tasks.classification import Classification
 
 CLASSES, SIDE = 3, 6
 SPEC = MeasureSpec.model_validate(
     {"latency": {"max_seconds": 0.2, "min_rounds": 5}, "throughput": [4], "evaluation_batch": 16}
 )
-
-
-def silent(_what: str, _done: float) -> None:
-    """No progress is shown."""
+HERE = Conditions(SPEC, 0, lambda _what, _done: None)
 
 
 def classifier(
@@ -69,8 +69,8 @@ def colours() -> Classification:
 
 
 def judged(file: Path, task, against=None):
-    found = measuring.inspect(file.stem, file, SPEC)
-    measuring.judge(found, against, task, ("validation", "test"), SPEC, 0, silent)
+    found = measuring.inspect(file.stem, file, HERE)
+    measuring.judge(found, against, replace(HERE, task=task))
     return found
 
 
@@ -78,7 +78,7 @@ class TestInspect:
     def test_measuring_twice_gives_the_same_and_changes_nothing(self, tmp_path):
         file = classifier(tmp_path)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        first, second = (measuring.inspect("m", file, SPEC) for _ in range(2))
+        first, second = (measuring.inspect("m", file, HERE) for _ in range(2))
         assert first.metrics == second.metrics
         assert first.metrics["speed/macs"] == 3 * CLASSES * SIDE * SIDE
         assert first.metrics["size/parameters"] == 3 * CLASSES
@@ -88,7 +88,7 @@ class TestInspect:
         file = tmp_path / "corrupt.onnx"
         file.write_bytes(classifier(tmp_path).read_bytes()[:-40])
         with pytest.raises(InputError, match=r"corrupt\.onnx"):
-            measuring.inspect("m", file, SPEC)
+            measuring.inspect("m", file, HERE)
 
 
 class TestJudge:
@@ -127,22 +127,22 @@ class TestJudge:
             judged(classifier(tmp_path, classes=classes), colours)
 
     def test_a_sealed_task_gives_no_test_figure(self, tmp_path, colours):
-        found = measuring.inspect("m", classifier(tmp_path), SPEC)
+        found = measuring.inspect("m", classifier(tmp_path), HERE)
         with colours.sealed(), pytest.raises(SplitSealed):
-            measuring.judge(found, None, colours, ("test",), SPEC, 0, silent)
+            measuring.judge(found, None, replace(HERE, task=colours), ("test",))
         assert not [key for key in found.metrics if key.startswith("accuracy/")]
 
 
-class TestClock:
+class TestTogether:
     def test_what_cannot_be_measured_is_absent_with_a_reason(self, tmp_path):
         free, fixed = (
-            measuring.inspect(name, classifier(tmp_path, name, batch=batch), SPEC)
+            measuring.inspect(name, classifier(tmp_path, name, batch=batch), HERE)
             for name, batch in (("free", "n"), ("fixed", 1))
         )
-        measuring.clock([free, fixed], SPEC, 0, silent)
+        measuring.time_together([free, fixed], HERE)
         assert free.metrics["speed/throughput_b4"] > 0
         assert "speed/throughput_b4" not in fixed.metrics
-        assert "a batch of 1" in fixed.facts["absent speed/throughput_b4"]
+        assert "a batch of 1" in fixed.absent["speed/throughput_b4"]
         for each in (free, fixed):
             low, value, high = (
                 each.metrics[f"speed/latency_ms{end}"] for end in ("_low", "", "_high")
@@ -151,11 +151,17 @@ class TestClock:
             assert each.metrics["size/ram_bytes"] > 0
 
     def test_the_check_of_the_baseline_against_itself_is_kept(self, tmp_path):
-        one = measuring.inspect("one", classifier(tmp_path), SPEC)
-        found = measuring.clock([one], SPEC, 0, silent)
-        assert one.metrics["speed/aa_ratio"] == found.aa.value
-        assert ("noisy" in one.flags) == found.noisy
-        assert found.rounds >= SPEC.latency.min_rounds
+        one = measuring.inspect("one", classifier(tmp_path), HERE)
+        measuring.time_together([one], HERE)
+        value, low, high = (one.metrics[f"speed/aa_ratio{end}"] for end in ("", "_low", "_high"))
+        within = low <= 1 <= high and high - low <= 2 * 0.05 * value
+        assert ("noisy" in one.flags) == (not within) == bool(one.facts["noisy"])
+        assert one.metrics["speed/rounds"] >= SPEC.latency.min_rounds
+        assert one.facts["stopped"] in ("target", "rounds", "seconds")
+
+
+def grade(measured, baseline, points=1):
+    measuring.grade(measured, baseline, Basis(), Constraints(points))
 
 
 class TestGrade:
@@ -169,7 +175,7 @@ class TestGrade:
 
     def test_a_copy_scores_nothing(self, tmp_path, colours):
         right, same = self.both(tmp_path, colours, gain=2.0)
-        measuring.grade(same, right, ScoreSpec())
+        grade(same, right)
         assert same.metrics["score/ocs"] == 0.0
         assert same.metrics["ratio/P"] == same.metrics["ratio/S"] == 1.0
         assert same.verdict is not None
@@ -177,9 +183,9 @@ class TestGrade:
 
     def test_the_constraint_decides_what_is_feasible(self, tmp_path, colours):
         right, wrong = self.both(tmp_path, colours, permuted=True)
-        measuring.grade(wrong, right, ScoreSpec(max_drop_points=99))
+        grade(wrong, right, 99)
         assert wrong.metrics["score/feasible"] == 0.0
-        measuring.grade(wrong, right, ScoreSpec(max_drop_points=100))
+        grade(wrong, right, 100)
         assert wrong.metrics["score/feasible"] == 1.0
         assert wrong.metrics["ratio/P"] == 0.0
 
@@ -187,5 +193,5 @@ class TestGrade:
         wrong = judged(classifier(tmp_path, permuted=True), colours)
         right = judged(classifier(tmp_path, "right"), colours, wrong)
         with pytest.raises(NetzipError, match="accuracy/top1") as caught:
-            measuring.grade(right, wrong, ScoreSpec())
+            grade(right, wrong)
         assert "model" in str(caught.value), "the row is named"

@@ -80,13 +80,15 @@ def read_recipe(
     `files`: data and weights must be there; a dry run plans without them, and says so.
     """
     from netzip_mlflow import data, models, runtimes, search, tasks, techniques
+    from netzip_mlflow.metrics import catalogue
 
     given = list(parts(overrides, ";"))
     given += [f"seed={seed}"] if seed is not None else []
     given += [f"measure.threads={threads}"] if threads is not None else []
     rooms = [partial(data.check, files=files), partial(models.check, files=files)]
     checks = [*rooms, tasks.check, techniques.check, runtimes.check, search.check]
-    return recipes.load(path or option or DEFAULT_RECIPE, given, checks)
+    checks.append(catalogue.check)
+    return tasks.complete(recipes.load(path or option or DEFAULT_RECIPE, given, checks))
 
 
 def parts(values: Sequence[str] | None, separator: str) -> list[str]:

@@ -120,13 +120,9 @@ def train(
         from netzip_mlflow.stages.train import train as run
 
         made = run(loaded, options)
-    metrics = made.measured.metrics if made.measured else {}
-    accuracy = metrics.get("accuracy/top1")
-    _emit(
-        as_json,
-        lambda: {"run_id": made.run.id, "metrics": metrics},
-        lambda: f"baseline: run {made.run.id}, test top-1 {accuracy:.2%}",
-    )
+    from netzip_mlflow.cli import output
+
+    _emit(as_json, lambda: output.train_object(made), lambda: output.train_text(made))
 
 
 @command()
@@ -386,11 +382,16 @@ def init(
 @command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="techniques, models, data, metrics or runtimes")],
+    recipe: Annotated[
+        str | None, typer.Option(help="with the metrics of its task and families")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List what can be named in a recipe, or what is measured."""
     from netzip_mlflow.stages import catalogue
 
+    if recipe is not None:  # opens its task and families, whose records are known then
+        read_recipe(recipe, None, None, None, None, files=False)
     table = catalogue.listing(what)
     width = max(map(len, table))
     _emit(as_json, lambda: table, lambda: "\n".join(f"{k:<{width}}  {v}" for k, v in table.items()))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from netzip_mlflow.measuring import Measurement
     from netzip_mlflow.metrics.across_runtimes import Row
     from netzip_mlflow.runs.bench import Outcome
+    from netzip_mlflow.runs.candidates import Candidate
     from netzip_mlflow.scoring import Choice, ScoredRow
     from netzip_mlflow.scoring.basis import Basis
     from netzip_mlflow.stages.measure import Subject
@@ -31,7 +32,40 @@ __all__ = [
     "measure_text",
     "score_object",
     "score_text",
+    "train_object",
+    "train_text",
 ]
+
+# the columns of `measure`, after the accuracy
+MEASURED = (
+    "accuracy/drop_points",
+    "speed/latency_ms",
+    "ratio/its",
+    "ratio/its_low",
+    "ratio/its_high",
+    "speed/int8_layers",
+    "size/disk_bytes",
+    "ratio/C",
+    "score/ocs",
+)
+
+
+def train_object(baseline: Candidate) -> dict[str, Any]:
+    """The object of `train --json`."""
+    metrics = baseline.measured.metrics if baseline.measured else {}
+    return {"run_id": baseline.run.id, "metrics": metrics}
+
+
+def train_text(baseline: Candidate) -> str:
+    """The trained network's accuracy, and its run."""
+    from netzip_mlflow.metrics.catalogue import find
+
+    measured = baseline.measured
+    assert measured is not None  # noqa: S101 (the stage has measured it)
+    assert measured.basis is not None  # noqa: S101 (and graded)
+    accuracy = find(measured.basis.accuracy_key)
+    value = accuracy.show(measured.metrics[accuracy.key])
+    return f"baseline: run {baseline.run.id}, test {accuracy.label} {value}"
 
 
 def compress_object(outcome: Outcome) -> dict[str, Any]:
@@ -61,7 +95,7 @@ def compress_text(outcome: Outcome, store: str) -> str:
     from netzip_mlflow.report.views import OVERVIEW, link
     from netzip_mlflow.runs.candidates import row
 
-    frame = pd.DataFrame([row(c) for c in outcome.candidates])
+    frame = pd.DataFrame([row(c).record() for c in outcome.candidates])
     served = store.startswith(("http:", "https:"))
     server = store.rstrip("/") if served else "http://127.0.0.1:5000"
     where = f"experiment {outcome.experiment_id}, run {outcome.run_id}: report.html, plots"
@@ -134,33 +168,22 @@ def measure_object(found: Sequence[tuple[Subject, Measurement]]) -> dict[str, An
 
 def measure_text(found: Sequence[tuple[Subject, Measurement]]) -> str:
     """A table that needs no pandas, since edge devices have none."""
-    columns = {
-        "top-1 %": ("accuracy/top1", "{:.2%}"),
-        "drop, points": ("accuracy/drop_points", "{:+.2f}"),
-        "latency, ms": ("speed/latency_ms", "{:.3f}"),
-        "latency ratio": ("ratio/its", "{:.3f}"),
-        "low": ("ratio/its_low", "{:.3f}"),
-        "high": ("ratio/its_high", "{:.3f}"),
-        "int8 layers": ("speed/int8_layers", "{:.0f}"),
-        "disk, bytes": ("size/disk_bytes", "{:,.0f}"),
-        "C": ("ratio/C", "{:.3f}"),
-        "OCS": ("score/ocs", "{:.3f}"),
-    }
-    shown = {h: c for h, c in columns.items() if any(c[0] in m.metrics for _, m in found)}
+    from netzip_mlflow.metrics.catalogue import extra, find
+
+    held = {key for _, m in found for key in m.metrics}
+    first = next((m.basis.accuracy_key for _, m in found if m.basis), "")
+    keys = [k for k in dict.fromkeys((first, *MEASURED, *extra(held))) if k in held]
+    metrics = {k: find(k) for k in keys}
+    ends = {k: end for k in keys for end in ("low", "high") if k.endswith(f"_{end}")}
+    headers = [ends.get(k) or metrics[k].header for k in keys]
     rows = [
-        [
-            s.name,
-            *(
-                form.format(m.metrics[key]) if key in m.metrics else ""
-                for key, form in shown.values()
-            ),
-        ]
+        [s.name, *(metrics[k].show(m.metrics[k]) if k in m.metrics else "" for k in keys)]
         for s, m in found
     ]
     notes = [f"{s.name} failed: {m.fault}" for s, m in found if m.fault]
     if any("noisy" in m.flags for _, m in found):
         notes.append("noisy: the baseline against itself is not within the protocol's limits")
-    text = _text(_table(["model", *shown], rows, "\n".join(notes) or None))
+    text = _text(_table(["model", *headers], rows, "\n".join(notes) or None))
     return text + _runtimes_text([row for _, m in found for row in m.elsewhere])
 
 

@@ -12,11 +12,29 @@ from typing import Any
 import numpy as np
 
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.metrics.metric import Metric, percent, probability
 from netzip_mlflow.statistics import bootstrap_drop, mcnemar
 
-__all__ = ["classification", "drop", "per_class", "probabilities"]
+__all__ = ["METRICS", "classification", "drop", "per_class", "probabilities"]
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017
+
+METRICS = (
+    Metric("accuracy/top1", "Top-1 accuracy", "fraction right, the deployable on test", "more",
+           "%", 0.01, percent, header="Top-1", column="top1"),
+    Metric("accuracy/top5", "Top-5 accuracy", "fraction with the label among the five highest",
+           "more", "%", 0.01, percent),
+    Metric("accuracy/precision_macro", "Macro precision", "mean over classes of precision", "more",
+           "%", 0.01, percent),
+    Metric("accuracy/recall_macro", "Macro recall", "mean over classes of recall", "more",
+           "%", 0.01, percent),
+    Metric("accuracy/f1_macro", "Macro F1", "mean over classes of F1", "more",
+           "%", 0.01, percent),
+    Metric("accuracy/ece", "Expected calibration error",
+           "expected calibration error, 15 bins (Guo et al. 2017)", "less"),
+    Metric("accuracy/mcnemar_p", "McNemar's exact p",
+           "McNemar's exact p: chance of such a difference if there were none", show=probability),
+)  # fmt: skip
 
 
 def classification(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:

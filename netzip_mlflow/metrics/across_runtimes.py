@@ -9,8 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,24 +19,14 @@ from netzip_mlflow.metrics import latency
 from netzip_mlflow.statistics import Interval, bootstrap_median_ratio
 
 if TYPE_CHECKING:
+    from netzip_mlflow.metrics.family import Model
     from netzip_mlflow.recipe import MeasureSpec
     from netzip_mlflow.runtimes import Session
-    from netzip_mlflow.runtimes.adapter import Adapter
 
-__all__ = ["NOT_TIMED", "SAMPLES", "Loaded", "Row", "rows"]
+__all__ = ["NOT_TIMED", "SAMPLES", "Row", "rows"]
 
 NOT_TIMED = "not timed: its times tell nothing of a device"
 SAMPLES = 4  # that both runtimes answer: one that is slow must answer them too
-
-
-class Loaded(Protocol):
-    """A deployable in the runtime that scores."""
-
-    name: str
-    path: Path
-    session: Session
-    shape: tuple[int, ...]
-    adapter: Adapter | None
 
 
 @dataclass(frozen=True)
@@ -94,7 +83,7 @@ class _Pair:
 
 
 def rows(
-    loaded: Sequence[Loaded],
+    loaded: Sequence[Model],
     spec: MeasureSpec,
     seed: int,
     progress: Callable[[str, float], None] = lambda _what, _done: None,
@@ -138,7 +127,7 @@ def rows(
     return [_row(pair, timed, first, loaded[0].name, seed) for pair in (*scoring, *pairs)]
 
 
-def _samples(loaded: Loaded, seed: int) -> np.ndarray:
+def _samples(loaded: Model, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random((SAMPLES, *loaded.shape), dtype=np.float32)
 
 
@@ -146,7 +135,7 @@ def _version(session: Session) -> str:
     return str(session.describe()["version"])
 
 
-def _pair(each: Loaded, name: str, threads: int, seed: int) -> _Pair:
+def _pair(each: Model, name: str, threads: int, seed: int) -> _Pair:
     x = _samples(each, seed)
     try:
         runtime = runtimes.find(name)

@@ -8,8 +8,26 @@ from __future__ import annotations
 import numpy as np
 
 from netzip_mlflow.metrics.accuracy import per_class, probabilities
+from netzip_mlflow.metrics.metric import Metric, percent, points
 
-__all__ = ["fidelity"]
+__all__ = ["METRICS", "fidelity"]
+
+METRICS = (
+    Metric("fidelity/agreement", "Agreement with the baseline",
+           "fraction of samples with the baseline's answer; 1 = same", "more", "%", 0.01, percent),
+    Metric("fidelity/positive_flips", "Wrong to right",
+           "fraction wrong in the baseline and right now", "", "%", 0.01, percent),
+    Metric("fidelity/negative_flips", "Right to wrong",
+           "fraction right in the baseline and wrong now", "less", "%", 0.01, percent),
+    Metric("fidelity/js_divergence", "Divergence of outputs",
+           "mean Jensen-Shannon divergence of the outputs, nats; 0 = same", "less", "nats"),
+    Metric("fidelity/confidence_change", "Change of confidence",
+           "mean absolute change of the top-1 confidence", "less"),
+    Metric("fidelity/confidence_change_disagreeing", "Change of confidence, other answer",
+           "the same over samples with another answer", "less"),
+    Metric("fidelity/worst_class_drop_points", "Worst class's recall, drop",
+           "largest fall of one class's recall, points", "less", "points", 1.0, points),
+)  # fmt: skip
 
 
 def fidelity(scores_o: np.ndarray, scores_c: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -24,7 +24,7 @@ import numpy as np
 from netzip_mlflow.errors import InputError, NetzipError, Problem
 from netzip_mlflow.statistics import Interval, bootstrap_median_ratio, median_interval
 
-__all__ = ["FAULTS", "Latency", "Timing", "cores", "interleave", "throughput"]
+__all__ = ["FAULTS", "Latency", "Timing", "cores", "interleave", "timed"]
 
 NOISY_HALF_WIDTH = 0.05  # of the A/A ratio
 FEWEST_ROUNDS = 5  # below, an interval over rounds says nothing, whatever the budget
@@ -169,21 +169,6 @@ def interleave(
     return Latency(baseline, timings, rounds, aa, bool(reasons), reasons, stopped, faults)
 
 
-def throughput(
-    call: Call, batch: int, seconds: float, clock: Clock = time.perf_counter_ns
-) -> float:
-    """Samples per second of a call that is bound to `batch` samples: batch / median call time.
-
-    Calls for about `seconds` after one call to warm up; three calls at least.
-    """
-    call()
-    start = clock()
-    durations: list[int] = []
-    while len(durations) < 3 or clock() - start < seconds * 1e9:
-        durations.append(_timed(call, clock))
-    return batch / (float(np.median(durations)) / 1e9)
-
-
 def cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -213,7 +198,7 @@ class _Block:
             return
         with self._alone():
             cpu, wall = cpu_clock(), clock()
-            durations = [_timed(self.call, clock) for _ in range(self.calls)]
+            durations = [timed(self.call, clock) for _ in range(self.calls)]
             self.wall += clock() - wall
             self.cpu += cpu_clock() - cpu
             self.medians.append(float(np.median(durations)))
@@ -288,7 +273,7 @@ def _warm_up(call: Call, block_ns: int, clock: Clock) -> int:
     start = clock()
     durations: list[int] = []
     while True:
-        durations.append(_timed(call, clock))
+        durations.append(timed(call, clock))
         if len(durations) < _WARM_CALLS:
             continue
         late, early = np.median(durations[-5:]), np.median(durations[-10:-5])
@@ -298,7 +283,8 @@ def _warm_up(call: Call, block_ns: int, clock: Clock) -> int:
             return max(1, math.ceil(block_ns / max(1.0, float(late))))
 
 
-def _timed(call: Call, clock: Clock) -> int:
+def timed(call: Call, clock: Clock) -> int:
+    """Nanoseconds of one call."""
     start = clock()
     call()
     return clock() - start

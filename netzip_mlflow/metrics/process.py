@@ -11,38 +11,57 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from netzip_mlflow import interpreter, runtimes
 from netzip_mlflow.errors import InputError, NetzipError, Problem
+from netzip_mlflow.metrics.family import Conditions, Figures, Model, Need
+from netzip_mlflow.metrics.metric import Metric, data, milliseconds
 
-__all__ = ["KEYS", "FreshProcess", "Memory", "fresh_process"]
+if TYPE_CHECKING:
+    from netzip_mlflow.recipe import MeasureSpec
 
-KEYS = ("size/load_ms", "size/first_inference_ms", "size/ram_bytes")
+__all__ = ["METRICS", "Memory", "Process", "fresh_process"]
+
+METRICS = (
+    Metric("size/load_ms", "Load time", "a fresh process opens the file", "less", "ms", 1.0,
+           milliseconds),
+    Metric("size/first_inference_ms", "First inference", "its first inference after that", "less",
+           "ms", 1.0, milliseconds),
+    Metric("size/ram_bytes", "Peak RAM of a fresh process",
+           "peak resident set of a fresh process that loads and runs, less before", "less",
+           "MB", 1e6, data, column="ram_gb", factor=1e9),
+)  # fmt: skip
 
 TIMEOUT_SECONDS = 300
 _CALLS = 3  # inferences within the peak
 
 
-@dataclass(frozen=True)
-class FreshProcess:
-    """Figures under the keys they are logged as, and why one is absent.
+class Process:
+    """See `netzip_mlflow.metrics.family.Family`."""
 
-    Attributes:
-        metrics: `size/load_ms` (opening the file: weights are unpacked then),
-            `size/first_inference_ms`, `size/ram_bytes` (peak resident set while loading and
-            running, less the resident set before loading).
-        reasons: key -> reason, for what is missing in `metrics`.
-    """
+    needs: Need = "alone"
+    metrics = METRICS
 
-    metrics: dict[str, float]
-    reasons: dict[str, str]
+    def measure(self, models: Sequence[Model], conditions: Conditions) -> list[Figures]:
+        return [_figures(model.path, conditions.spec) for model in models]
 
 
-def fresh_process(path: str | Path, threads: int, runtime: str = runtimes.DEFAULT) -> FreshProcess:
+def _figures(path: Path, spec: MeasureSpec) -> Figures:
+    try:
+        return fresh_process(path, spec.threads, spec.runtimes[0])
+    except NetzipError as error:
+        return Figures(absent={metric.key: str(error) for metric in METRICS})
+
+
+def fresh_process(path: str | Path, threads: int, runtime: str = runtimes.DEFAULT) -> Figures:
     """Load a deployable in a new Python process by a runtime and run it on one blank sample.
+
+    Returns:
+        `size/load_ms` (opening the file: weights are unpacked then), `size/first_inference_ms`,
+        `size/ram_bytes` (peak resident set while loading and running, less that before loading).
 
     Raises:
         InputError: when the file cannot be loaded there.
@@ -73,7 +92,7 @@ def fresh_process(path: str | Path, threads: int, runtime: str = runtimes.DEFAUL
         last = (done.stderr.strip() or _killed_by(done.returncode)).splitlines()[-1]
         status = f"status {done.returncode}"
         raise NetzipError(f"{path}: a fresh process that runs it ended with {status}: {last}")
-    return FreshProcess(answer["metrics"], answer["reasons"])
+    return Figures(answer["metrics"], answer["reasons"])
 
 
 def _killed_by(status: int) -> str:

@@ -189,13 +189,15 @@ class LatencySpec(_Spec):
 
 class MeasureSpec(_Spec):
     """How deployables are measured; `throughput` lists batch sizes, `runtimes` what runs the files:
-    the first scores, the others are measured beside it."""
+    the first scores, the others are measured beside it; `families` further metric families, as
+    module:Class or by their entry points' names."""
 
     threads: Count = 1
     latency: LatencySpec = LatencySpec()
     throughput: tuple[Count, ...] = (32,)
     evaluation_batch: Count = 64
     runtimes: Annotated[tuple[str, ...], Field(min_length=1)] = (DEFAULT,)
+    families: tuple[str, ...] = ()
 
 
 Weight = Annotated[float, Field(ge=0)]
@@ -211,9 +213,12 @@ class Weights(_Spec):
 
 
 class ScoreSpec(_Spec):
-    """The basis of the score, and the one constraint: the drop in points that is affordable."""
+    """The basis of the score, and the one constraint: the drop in points that is affordable.
 
-    accuracy: str = "top1"
+    `accuracy`: by default the task's primary one.
+    """
+
+    accuracy: str | None = None
     speed: Literal["chats", "latency", "macs", "ops"] = "chats"
     size: Literal["disk", "zip", "params", "nonzero", "cpu", "ram"] = "disk"
     weights: Weights = Weights()

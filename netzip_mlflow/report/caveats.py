@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from netzip_mlflow.metrics.metric import times
+from netzip_mlflow.metrics.row import Row
+from netzip_mlflow.metrics.scores import DROP
+from netzip_mlflow.report.cells import interval
 from netzip_mlflow.report.markup import listed
-from netzip_mlflow.report.quantities import interval, times
-from netzip_mlflow.report.ranking import Row, Standing, number, text
+from netzip_mlflow.report.ranking import Standing, accuracy_key
 from netzip_mlflow.scoring import Choice
 
 __all__ = ["doubts", "order"]
@@ -32,7 +35,7 @@ def doubts(
         said += _intervals(named)
     if best.best:
         said += _runner_up(parts, best)
-    timed = [str(row["name"]) for row in parts.candidates if _contains_one(row)]
+    timed = [row.name for row in parts.candidates if _contains_one(row)]
     if timed:
         said.append(f"No measurable change of latency: {listed(timed)}.")
     if "E" not in terms.split(","):
@@ -40,9 +43,9 @@ def doubts(
     told = {"noisy"} if reasons else set()  # of all models, above
     flagged: dict[str, list[str]] = {}
     for row in parts.measured:
-        for flag in text(row, "flags").replace("\n", ",").split(","):
-            if flag and flag not in told:
-                flagged.setdefault(flag, []).append(str(row["name"]))
+        for flag in row.flags:
+            if flag not in told:
+                flagged.setdefault(flag, []).append(row.name)
     said += [f"{listed(names)}: {flag}." for flag, names in flagged.items()][:MOST]
     said.append(
         "Intervals cover the choice of samples and rounds only: another training seed, or another "
@@ -52,17 +55,17 @@ def doubts(
 
 
 def _intervals(row: Row) -> list[str]:
-    low, high = number(row, "accuracy/drop_points_low"), number(row, "accuracy/drop_points_high")
+    low, high = (row.metrics.get(key) for key in DROP.interval_keys)
     said = []
     if low is not None and high is not None:
         if low <= 0 <= high:
             said.append(
-                f"{row['name']}: the drop's interval, {interval(row, 'accuracy/drop_points')} "
+                f"{row.name}: the drop's interval, {interval(row, 'accuracy/drop_points')} "
                 "points, contains 0."
             )
         else:
             said.append(
-                f"{row['name']}: with the test samples drawn anew, the drop would lie between "
+                f"{row.name}: with the test samples drawn anew, the drop would lie between "
                 f"{low:.2f} and {high:.2f} points (95 %)."
             )
     return said
@@ -70,7 +73,7 @@ def _intervals(row: Row) -> list[str]:
 
 def _runner_up(parts: Standing, best: Choice) -> list[str]:
     rows = parts.feasible
-    if len(rows) < 2 or rows[0]["name"] != best.best:
+    if len(rows) < 2 or rows[0].name != best.best:
         return []
     told = order(rows[0], rows[1])
     return [told] if told else []
@@ -82,10 +85,10 @@ def order(first: Row, second: Row) -> str:
     OCS moves with P nearly in proportion: dOCS = OCS/P dP, with dP from the drop's interval.
     """
     key = "validation/score/ocs"
-    a, b = number(first, key), number(second, key)
+    a, b = first.metrics.get(key), second.metrics.get(key)
     if a is None or b is None:
         return ""
-    told = f"The second, {second['name']}, has OCS {times(b)} on validation against {times(a)}"
+    told = f"The second, {second.name}, has OCS {times(b)} on validation against {times(a)}"
     spread = _spread(first), _spread(second)
     if None in spread:
         return f"{told}."
@@ -100,17 +103,10 @@ def order(first: Row, second: Row) -> str:
 
 def _spread(row: Row) -> float | None:
     """Half-width of OCS on validation that follows from the drop's interval."""
-    low = number(row, "validation/accuracy/drop_points_low")
-    high = number(row, "validation/accuracy/drop_points_high")
-    ocs, P = number(row, "validation/score/ocs"), number(row, "validation/ratio/P")
-    accuracy = next(
-        (
-            value
-            for name in ("top1", "map50_95", "map50")
-            if (value := number(row, f"validation/accuracy/{name}")) is not None
-        ),
-        None,
-    )
+    low = row.metrics.get("validation/accuracy/drop_points_low")
+    high = row.metrics.get("validation/accuracy/drop_points_high")
+    ocs, P = row.metrics.get("validation/score/ocs"), row.metrics.get("validation/ratio/P")
+    accuracy = row.metrics.get(f"validation/{accuracy_key([row])}")
     if low is None or high is None or ocs is None or not P or not accuracy:
         return None
     baseline = accuracy / P
@@ -118,5 +114,5 @@ def _spread(row: Row) -> float | None:
 
 
 def _contains_one(row: Row) -> bool:
-    low, high = number(row, "ratio/its_low"), number(row, "ratio/its_high")
+    low, high = row.metrics.get("ratio/its_low"), row.metrics.get("ratio/its_high")
     return low is not None and high is not None and low <= 1 <= high

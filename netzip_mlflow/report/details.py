@@ -8,6 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from netzip_mlflow.metrics.catalogue import extra, find
+from netzip_mlflow.metrics.row import Row
+from netzip_mlflow.report.cells import interval
 from netzip_mlflow.report.explain import explain
 from netzip_mlflow.report.markup import (
     NOTHING,
@@ -20,8 +23,7 @@ from netzip_mlflow.report.markup import (
     tag,
     tags,
 )
-from netzip_mlflow.report.quantities import interval, percent, quantity
-from netzip_mlflow.report.ranking import Row, Standing, accuracy_key, text
+from netzip_mlflow.report.ranking import Standing, accuracy_key
 from netzip_mlflow.scoring import Choice
 
 __all__ = ["UNPRINTED", "background", "cards", "classes", "definitions", "reproduction"]
@@ -92,10 +94,10 @@ _DEFINITIONS = (
 def cards(parts: Standing, best: Choice) -> Iterator[Markup]:
     """One for each candidate: chain, verdict with its reasons, explanations, figures."""
     for row in parts.candidates:
-        yield _card(row, starred=row["name"] == best.best)
+        yield _card(row, starred=row.name == best.best)
     for row in parts.failed:
-        head = tag("h3", str(row["name"]), badge("failed"))
-        why = clip(text(row, "error")) or "no reason was recorded"
+        head = tag("h3", row.name, badge("failed"))
+        why = clip(row.error) or "no reason was recorded"
         yield tag("article", head, tag("p", why), class_="card")
 
 
@@ -182,23 +184,23 @@ def reproduction(command: str, recipe_yaml: str) -> Markup:
 
 def _card(row: Row, *, starred: bool) -> Markup:
     accuracy = accuracy_key([row])
-    figures = [(quantity(accuracy).label, interval(row, accuracy))]
-    validation = interval(row, f"validation/{accuracy}", percent)
+    figures = [(find(accuracy).label, interval(row, accuracy))]
+    validation = interval(row, f"validation/{accuracy}")
     if validation:
-        figures.append((f"{quantity(accuracy).label}, validation", validation))
-    figures += [(_label(key), interval(row, key)) for key in _DETAILS]
-    if text(row, "run_id"):
-        figures.append(("MLflow run", text(row, "run_id")))
-    reasons = [clip(r) for r in text(row, "reasons").split("\n")[:MOST_LINES] if r]
-    flags = [f"Flag: {clip(f)}" for f in text(row, "flags").split("\n")[:MOST_LINES] if f]
+        figures.append((f"{find(accuracy).label}, validation", validation))
+    figures += [(_label(key), interval(row, key)) for key in (*_DETAILS, *extra(row.metrics))]
+    if row.run_id:
+        figures.append(("MLflow run", row.run_id))
+    reasons = [clip(r) for r in row.reasons[:MOST_LINES]]
+    flags = [f"Flag: {clip(f)}" for f in row.flags[:MOST_LINES]]
     story = explain(row)
     # the explanation opens with the same figures as the verdict's reason on latency
     told = [sentence(r) for r in reasons if not (story and r.startswith("latency:"))]
     told += [*story, *flags]
-    chain = clip(text(row, "chain"))
+    chain = clip(row.chain)
     return tag(
         "article",
-        tag("h3", f"{'★ ' if starred else ''}{row['name']}", badge(text(row, "verdict"))),
+        tag("h3", f"{'★ ' if starred else ''}{row.name}", badge(row.verdict)),
         tag("p", tag("code", chain)) if chain else NOTHING,
         tag("ul", [tag("li", t) for t in told]) if told else NOTHING,
         pairs((label, shown) for label, shown in figures if shown),
@@ -207,7 +209,7 @@ def _card(row: Row, *, starred: bool) -> Markup:
 
 
 def _label(key: str) -> str:
-    what = quantity(key)
+    what = find(key)
     return what.axis() if what.unit == "points" else what.label
 
 

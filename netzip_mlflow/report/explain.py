@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from netzip_mlflow.metrics.metric import times
+from netzip_mlflow.metrics.row import Row
+from netzip_mlflow.report.cells import interval
 from netzip_mlflow.report.markup import listed
-from netzip_mlflow.report.quantities import interval, times
-from netzip_mlflow.report.ranking import Row, count, number, text
 
 __all__ = ["explain"]
 
@@ -18,10 +19,10 @@ def explain(row: Row) -> list[str]:
     runtime executes), ``casts``, ``dynamic_nodes`` (counts) and ``float_layers`` (names) of the
     optimised graph, ``size/sparsity`` and ``ratio/S``. Empty where no latency was compared.
     """
-    ratio = number(row, "ratio/its")
-    if ratio is None or text(row, "kind") == "baseline":
+    ratio = row.metrics.get("ratio/its")
+    if ratio is None or row.kind == "baseline":
         return []
-    low, high = number(row, "ratio/its_low"), number(row, "ratio/its_high")
+    low, high = row.metrics.get("ratio/its_low"), row.metrics.get("ratio/its_high")
     shown = interval(row, "ratio/its", times)
     if low is None or high is None:
         return [f"Latency ratio {shown}; without an interval it is not judged."]
@@ -36,7 +37,7 @@ def explain(row: Row) -> list[str]:
 
 
 def _execution(row: Row, *, faster: bool) -> list[str]:
-    layers, int8 = count(row, "speed/layers"), count(row, "speed/int8_layers")
+    layers, int8 = (int(row.metrics.get(f"speed/{key}", 0)) for key in ("layers", "int8_layers"))
     said = []
     if layers and 0 < int8 < layers:
         said.append(f"The runtime executes {int8} of {layers} layers in int8{_names(row)}.")
@@ -46,19 +47,19 @@ def _execution(row: Row, *, faster: bool) -> list[str]:
         return said
     if layers and int8 == 0:
         said.append(f"The runtime executes none of the {layers} layers in int8, all in float.")
-    dynamic = count(row, "dynamic_nodes")
+    dynamic = row.facts.get("dynamic_nodes", 0)
     if dynamic:
         said.append(
             f"{_many(dynamic, 'activation')} quantised anew at every call (dynamic quantisation), "
             "which costs time that the integer kernels must first win back."
         )
-    casts = count(row, "casts")
+    casts = row.facts.get("casts", 0)
     if casts and not dynamic:  # beside dynamic quantisation, casts carry int32 sums back to float
         said.append(
             f"{_many(casts, 'cast')} inserted by the runtime: the numbers are stored in half "
             "precision, but computed in single precision."
         )
-    sparsity, speedup = number(row, "size/sparsity"), number(row, "ratio/S")
+    sparsity, speedup = row.metrics.get("size/sparsity"), row.metrics.get("ratio/S")
     if sparsity is not None and sparsity > _SPARSE and speedup == 1:
         said.append(
             f"{100 * sparsity:.0f} % of the weights are zero, but a dense kernel multiplies zeros "
@@ -68,8 +69,8 @@ def _execution(row: Row, *, faster: bool) -> list[str]:
 
 
 def _names(row: Row) -> str:
-    names = text(row, "float_layers").split("\n")
-    return f"; in float: {listed(names)}" if any(names) else ""
+    names = row.facts.get("float_layers", [])
+    return f"; in float: {listed(names)}" if names else ""
 
 
 def _many(amount: int, noun: str) -> str:

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from netzip_mlflow.metrics.catalogue import find
 from netzip_mlflow.report.history import legend
 from netzip_mlflow.report.labels import place
-from netzip_mlflow.report.quantities import quantity
 from netzip_mlflow.report.style import INK, MUTED, RC, marker
 from netzip_mlflow.report.trials import Trials
 
@@ -63,7 +63,7 @@ def front(trials: Trials, ratio: str, limit: float) -> Front:
 def draw_front(data: Front) -> Figure:
     """The drop upwards from bad to good, the ratio to the right; the limit as a line. Trials far
     outside stand at the lower edge."""
-    gain = quantity(f"ratio/{data.ratio}")
+    gain = find(f"ratio/{data.ratio}")
     with mpl.rc_context(RC):
         figure = Figure(figsize=(6.4, 4.3), layout="constrained")
         axes = figure.subplots()

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from netzip_mlflow.report.quantities import times
+from netzip_mlflow.metrics.metric import times
 from netzip_mlflow.report.style import BEST_COLOUR, INK, PAPER, RC, marker
 from netzip_mlflow.report.trials import OUTCOMES, Trials
 

@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from netzip_mlflow.metrics.catalogue import extra, find
+from netzip_mlflow.metrics.row import Row
 from netzip_mlflow.report.labels import place
-from netzip_mlflow.report.quantities import quantity
 from netzip_mlflow.report.radar import Radar, draw_radar, radar
-from netzip_mlflow.report.ranking import Row, accuracy_key, arrange, number, standings
+from netzip_mlflow.report.ranking import accuracy_key, arrange, standings
 from netzip_mlflow.report.style import INK, MUTED, PAPER, RC, colour, marker
 
 __all__ = [
@@ -105,10 +106,10 @@ def bars(frame: pd.DataFrame, metric: str, *, best: str | None = None) -> Bars:
         NetzipError: for a frame that cannot be arranged (`standing.arrange`).
     """
     parts = arrange(frame)
-    held = [row for row in parts.measured if number(row, metric) is not None]
+    held = [row for row in parts.measured if row.metrics.get(metric) is not None]
     rows = held[:MOST_BARS]
     kinds = standings(parts, best)
-    names = tuple(str(row["name"]) for row in rows)
+    names = tuple(row.name for row in rows)
     return Bars(
         metric,
         names,
@@ -127,10 +128,10 @@ def plane(frame: pd.DataFrame, x_metric: str, *, best: str | None = None) -> Pla
     rows = [
         row
         for row in parts.measured
-        if number(row, x_metric) is not None and number(row, y_metric) is not None
+        if row.metrics.get(x_metric) is not None and row.metrics.get(y_metric) is not None
     ]
     kinds = standings(parts, best)
-    names = tuple(str(row["name"]) for row in rows)
+    names = tuple(row.name for row in rows)
     x, y = _column(rows, x_metric), _column(rows, y_metric)
     lost = _column(rows, "accuracy/drop_points")
     return Plane(
@@ -165,7 +166,8 @@ def figures(frame: pd.DataFrame, *, best: str | None = None) -> dict[str, Figure
     wheel = radar(frame, best=best)
     if wheel.names:
         found["radar"] = draw_radar(wheel)
-    for metric in (accuracy_key(arrange(frame).measured), *BARS):
+    accuracy = accuracy_key(arrange(frame).measured)
+    for metric in dict.fromkeys((accuracy, *BARS, *extra(frame.columns))):
         column = bars(frame, metric, best=best)
         if len(column.names) > 1:
             found["bars_" + metric.replace("/", "_")] = draw_bars(column)
@@ -174,7 +176,7 @@ def figures(frame: pd.DataFrame, *, best: str | None = None) -> dict[str, Figure
 
 def draw_bars(data: Bars) -> Figure:
     """Horizontal bars with their values; a line at the baseline's value; whiskers: 95 %."""
-    what = quantity(data.metric)
+    what = find(data.metric)
     with mpl.rc_context(RC):
         figure = Figure(figsize=(_WIDTH, 0.85 + 0.3 * len(data.names)), layout="constrained")
         axes = figure.subplots()
@@ -204,7 +206,7 @@ def draw_bars(data: Bars) -> Figure:
 
 def draw_plane(data: Plane) -> Figure:
     """Points with 95 % whiskers, labelled; the Pareto front as a stepped line."""
-    over, quality = quantity(data.x_metric), quantity(data.y_metric)
+    over, quality = find(data.x_metric), find(data.y_metric)
     with mpl.rc_context(RC):
         figure = Figure(figsize=(_WIDTH, 4.3), layout="constrained")
         axes = figure.subplots()
@@ -256,7 +258,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def _column(rows: Sequence[Row], key: str) -> np.ndarray:
-    found = [number(row, key) for row in rows]
+    found = [row.metrics.get(key) for row in rows]
     return np.array([math.nan if v is None else v for v in found], dtype=float)
 
 
@@ -267,7 +269,7 @@ def _pareto(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def _points(axes: Axes, data: Plane, x: np.ndarray, y: np.ndarray) -> None:
-    over, quality = quantity(data.x_metric).scale, quantity(data.y_metric).scale
+    over, quality = find(data.x_metric).scale, find(data.y_metric).scale
     for i, standing in enumerate(data.standings):
         if data.below[i]:
             continue
@@ -342,7 +344,7 @@ def _frame(axes: Axes, data: Plane, x: np.ndarray, *, logarithmic: bool) -> None
         axes.set_xlim(0, np.max(x) * 1.12)
     inside = ~data.below
     known = np.concatenate([a[inside] for a in (data.y, data.y_lows, data.y_highs)])
-    known = known[np.isfinite(known)] / quantity(data.y_metric).scale
+    known = known[np.isfinite(known)] / find(data.y_metric).scale
     room = max(0.12 * float(np.ptp(known)), 0.05)
     axes.set_ylim(np.min(known) - (2 if data.below.any() else 1) * room, np.max(known) + room)
 

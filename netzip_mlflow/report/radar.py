@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon
 from matplotlib.ticker import MaxNLocator
 
-from netzip_mlflow.report.ranking import arrange, number, standings
+from netzip_mlflow.report.ranking import arrange, standings
 from netzip_mlflow.report.style import BASELINE_COLOUR, GRID, INK, MUTED, PAPER, RC, colour
 
 __all__ = ["Radar", "draw_radar", "radar"]
@@ -48,16 +48,16 @@ class Radar(NamedTuple):
 def radar(frame: pd.DataFrame, *, best: str | None = None) -> Radar:
     """The candidates' terms and OCS; an axis that one of them lacks is left out for all."""
     parts = arrange(frame)
-    rows = [row for row in parts.candidates if number(row, AXES["OCS"]) is not None]
+    rows = [row for row in parts.candidates if row.metrics.get(AXES["OCS"]) is not None]
     shown = rows[:MOST]
     axes = tuple(
         name
         for name, key in AXES.items()
-        if shown and all(number(row, key) is not None for row in shown)
+        if shown and all(row.metrics.get(key) is not None for row in shown)
     )
-    values = np.array([[float(row[AXES[name]]) for name in axes] for row in shown])
+    values = np.array([[row.metrics[AXES[name]] for name in axes] for row in shown])
     kinds = standings(parts, best)
-    names = tuple(str(row["name"]) for row in shown)
+    names = tuple(row.name for row in shown)
     return Radar(
         axes,
         names,

@@ -8,17 +8,17 @@ metric that does not apply is NaN, or its column is missing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import pandas as pd
 
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.metrics.catalogue import metrics
+from netzip_mlflow.metrics.row import Row
 
-__all__ = ["Row", "Standing", "accuracy_key", "arrange", "count", "number", "standings", "text"]
+__all__ = ["Standing", "accuracy_key", "arrange", "standings"]
 
-Row = Mapping[str, Any]
-_ACCURACIES = ("accuracy/top1", "accuracy/map50_95", "accuracy/map50")
 # never ranked across (MEASURING.md, section 1): a frame holds one group
 _GROUPED = ("baseline", "basis", "terms", "fingerprint")
 
@@ -43,7 +43,7 @@ class Standing(NamedTuple):
 
     def find(self, name: str | None) -> Row | None:
         """The measured candidate of this name."""
-        return next((row for row in self.candidates if row["name"] == name), None)
+        return next((row for row in self.candidates if row.name == name), None)
 
 
 def arrange(frame: pd.DataFrame) -> Standing:
@@ -56,14 +56,14 @@ def arrange(frame: pd.DataFrame) -> Standing:
     Raises:
         NetzipError: no row, two rows with one name, a baseline that failed, or several groups.
     """
-    rows: list[dict[str, Any]] = [
-        {str(key): value for key, value in record.items()} for record in frame.to_dict("records")
-    ]
+    records = frame.to_dict("records")
+    rows = [Row.of({str(key): value for key, value in record.items()}) for record in records]
     _check(rows)
-    baseline = next((row for row in rows if text(row, "kind") == "baseline"), rows[0])
+    _check_one_group(frame)
+    baseline = next((row for row in rows if row.kind == "baseline"), rows[0])
     others = [row for row in rows if row is not baseline]
-    failed = [row for row in others if text(row, "status") == "FAILED"]
-    judged = [row for row in others if text(row, "status") != "FAILED"]
+    failed = [row for row in others if row.status == "FAILED"]
+    judged = [row for row in others if row.status != "FAILED"]
     return Standing(
         baseline,
         tuple(
@@ -87,67 +87,49 @@ def arrange(frame: pd.DataFrame) -> Standing:
 
 def standings(parts: Standing, best: str | None) -> dict[str, str]:
     """Name -> ``baseline``, ``best``, ``feasible`` or ``infeasible``, in the order shown."""
-    found = {str(parts.baseline["name"]): "baseline"}
-    found |= {str(row["name"]): "feasible" for row in parts.feasible}
-    found |= {str(row["name"]): "infeasible" for row in parts.infeasible}
+    found = {parts.baseline.name: "baseline"}
+    found |= {row.name: "feasible" for row in parts.feasible}
+    found |= {row.name: "infeasible" for row in parts.infeasible}
     return found | ({best: "best"} if best in found else {})
 
 
 def accuracy_key(rows: Iterable[Row]) -> str:
-    """The primary accuracy that rows hold (top-1; for detection mAP50-95, else mAP50).
+    """The accuracy that the rows' score uses; else the first that they hold.
 
     Raises:
         NetzipError: when they hold none.
     """
     listed = list(rows)
-    for key in _ACCURACIES:
-        if any(number(row, key) is not None for row in listed):
+    for row in listed:
+        if row.accuracy:
+            return row.accuracy
+    accuracies = [m.key for m in metrics() if m.key.startswith("accuracy/") and m.better == "more"]
+    for key in accuracies:
+        if any(key in row.metrics for row in listed):
             return key
-    raise NetzipError(f"the frame holds no accuracy; one of {', '.join(_ACCURACIES)} is needed")
+    raise NetzipError(f"the frame holds no accuracy; one of {', '.join(accuracies)} is needed")
 
 
-def number(row: Row, key: str) -> float | None:
-    """A metric of a row, or None where it is absent."""
-    value = row.get(key)
-    if value is None or isinstance(value, str):
-        return None
-    return float(value) if math.isfinite(value) else None
-
-
-def count(row: Row, key: str) -> int:
-    """A whole number that a row holds as a figure or as text; 0 where it is absent."""
-    value = row.get(key)
-    try:
-        return int(float(value))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return 0
-
-
-def text(row: Row, key: str) -> str:
-    """A text of a row; empty where it is absent."""
-    value = row.get(key)
-    return value.strip() if isinstance(value, str) else ""
-
-
-def _check(rows: list[dict[str, Any]]) -> None:
-    if not rows or not all(text(row, "name") for row in rows):
+def _check(rows: list[Row]) -> None:
+    if not rows or not all(row.name for row in rows):
         raise NetzipError("nothing to compare: the frame needs rows, each with a name")
-    names = [row["name"] for row in rows]
+    names = [row.name for row in rows]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled:
         raise NetzipError(f"two rows are named {doubled!r}; names must differ")
+    first = next((row for row in rows if row.kind == "baseline"), rows[0])
+    if first.status == "FAILED":
+        raise NetzipError(f"the baseline {first.name!r} failed: there is nothing to compare with")
+
+
+def _check_one_group(frame: pd.DataFrame) -> None:
     for key in _GROUPED:
-        values = sorted({text(row, key) for row in rows} - {""})
+        values = sorted({str(v) for v in frame[key].dropna()} - {""}) if key in frame else []
         if len(values) > 1:
             raise NetzipError(
                 f"rows with different {key} are never ranked together: {', '.join(values)}; "
                 "report each group on its own"
             )
-    first = next((row for row in rows if text(row, "kind") == "baseline"), rows[0])
-    if text(first, "status") == "FAILED":
-        raise NetzipError(
-            f"the baseline {first['name']!r} failed: there is nothing to compare with"
-        )
 
 
 def _feasible(row: Row) -> bool:
@@ -157,7 +139,7 @@ def _feasible(row: Row) -> bool:
 def _judged(row: Row, key: str, *, absent: float) -> float:
     """The validation figure where there is one, else the unprefixed one."""
     for name in (f"validation/{key}", key):
-        value = number(row, name)
+        value = row.metrics.get(name)
         if value is not None:
             return value
     return absent

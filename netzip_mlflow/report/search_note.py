@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from netzip_mlflow.metrics.metric import data, points, times
+from netzip_mlflow.metrics.row import Row
 from netzip_mlflow.report.caveats import order
+from netzip_mlflow.report.cells import interval
 from netzip_mlflow.report.dimension import domain
-from netzip_mlflow.report.quantities import data, interval, points, times
-from netzip_mlflow.report.ranking import Row, Standing, accuracy_key, arrange, number, text
+from netzip_mlflow.report.ranking import Standing, accuracy_key, arrange
 from netzip_mlflow.report.trials import OUTCOMES, Trial, Trials, ordered
 
 __all__ = ["About", "Winner", "duration", "resume", "running", "summary"]
@@ -190,13 +192,13 @@ def _won(parts: Standing, trials: Trials, winner: Winner) -> list[str]:
     if winner.refusal:
         registered = f" Not registered: {winner.refusal}."
     lines = [
-        f"**Winner: {winner.name}**, `{text(row, 'chain')}`: {winner.why}.{registered}",
+        f"**Winner: {winner.name}**, `{row.chain}`: {winner.why}.{registered}",
         "",
         *_figures(row, accuracy_key(parts.measured)),
         "",
         _gains(row),
     ]
-    if number(row, "score/feasible") == 0:
+    if row.metrics.get("score/feasible") == 0:
         lines += ["", "On test it is outside the constraint; the choice was made on validation."]
     return [*lines, "", _second(parts, trials, row)]
 
@@ -216,24 +218,19 @@ def _figures(row: Row, accuracy: str) -> list[str]:
     return lines
 
 
-def _cell(row: Row, key: str, quantity: str) -> str:
-    show = {
-        "score/ocs": times,
-        "accuracy/drop_points": points,
-        "ratio/P": lambda value: f"{value:.4f}",
-    }.get(quantity, lambda value: f"{100 * value:.2f} %")
-    return interval(row, key, show)
+def _cell(row: Row, key: str, of: str) -> str:
+    return interval(row, key, (lambda value: f"{value:.4f}") if of == "ratio/P" else None)
 
 
 def _gains(row: Row) -> str:
     shown = [
         f"{name} {times(value)}"
         for name, key in (("S", "ratio/S"), ("C", "ratio/C"))
-        if (value := number(row, key)) is not None
+        if (value := row.metrics.get(key)) is not None
     ]
-    if (size := number(row, "size/disk_bytes")) is not None:
+    if (size := row.metrics.get("size/disk_bytes")) is not None:
         shown.append(f"{data(size)} on disk")
-    if number(row, "ratio/its") is not None:
+    if row.metrics.get("ratio/its") is not None:
         shown.append(f"latency ratio {interval(row, 'ratio/its', times)}")
     return f"{', '.join(shown)}."
 
@@ -245,34 +242,34 @@ def _second(parts: Standing, trials: Trials, winner: Row) -> str:
     figures. A chain that stands there twice, as a trial and as the recipe's, is one.
     """
     accuracy = accuracy_key(parts.measured)
-    base = number(parts.baseline, f"validation/{accuracy}")
+    base = parts.baseline.metrics.get(f"validation/{accuracy}")
     judged = {f"trial-{t.number}": t for t in trials.judged if t.outcome == "feasible"}
-    compared = {row["name"] for row in parts.measured}
+    compared = {row.name for row in parts.measured}
     rows = [*parts.feasible]
     rows += [_row(t, accuracy, base) for name, t in judged.items() if name not in compared]
     others = [row for row in rows if not _alike(row, winner)]
     if not others:
         return "Nothing else is within the constraint: there is no runner-up."
-    return order(winner, max(others, key=lambda row: number(row, _OCS) or 0.0))
+    return order(winner, max(others, key=lambda row: row.metrics.get(_OCS) or 0.0))
 
 
 def _alike(one: Row, other: Row) -> bool:
-    same = text(one, "chain") == text(other, "chain")
-    return same and math.isclose(number(one, _OCS) or 0.0, number(other, _OCS) or 0.0, rel_tol=1e-6)
+    first, second = (row.metrics.get(_OCS, 0.0) for row in (one, other))
+    return one.chain == other.chain and math.isclose(first, second, rel_tol=1e-6)
 
 
-def _row(trial: Trial, accuracy: str, base: float | None) -> dict[str, object]:
+def _row(trial: Trial, accuracy: str, base: float | None) -> Row:
     """A trial as a row of a comparison, as far as its figures go."""
     P = trial.ratios.get("P")
-    return {
-        "name": f"trial-{trial.number}",
-        "chain": trial.chain,
+    figures = {
         _OCS: trial.ocs,
         "validation/ratio/P": P,
         f"validation/{accuracy}": None if P is None or base is None else P * base,
         "validation/accuracy/drop_points_low": trial.low,
         "validation/accuracy/drop_points_high": trial.high,
     }
+    metrics = {key: value for key, value in figures.items() if value is not None}
+    return Row(f"trial-{trial.number}", chain=trial.chain, accuracy=accuracy, metrics=metrics)
 
 
 def _nothing(reason: str) -> list[str]:

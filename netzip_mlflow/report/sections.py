@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from netzip_mlflow.metrics.catalogue import find
+from netzip_mlflow.metrics.metric import percent, points, probability, times
+from netzip_mlflow.metrics.row import Row
 from netzip_mlflow.report.caveats import doubts as doubts_in_words
+from netzip_mlflow.report.cells import interval
 from netzip_mlflow.report.explain import explain
 from netzip_mlflow.report.markup import (
     NOTHING,
@@ -18,15 +22,7 @@ from netzip_mlflow.report.markup import (
     tag,
     tags,
 )
-from netzip_mlflow.report.quantities import (
-    interval,
-    percent,
-    points,
-    probability,
-    quantity,
-    times,
-)
-from netzip_mlflow.report.ranking import Row, Standing, accuracy_key, number, text
+from netzip_mlflow.report.ranking import Standing, accuracy_key
 from netzip_mlflow.report.svg import inline
 from netzip_mlflow.report.table import summary
 from netzip_mlflow.scoring import Choice
@@ -61,14 +57,14 @@ def winner(parts: Standing, best: Choice, constraint: str) -> Markup:
         return tag("section", tag("p", "No candidate was measured.", class_="claim"),
                    class_="card winner none")  # fmt: skip
     base = parts.baseline
-    name = str(row["name"])
+    name = row.name
     if best.best:
-        claim = tags("Best on validation: ", tag("strong", name), badge(text(row, "verdict")))
+        claim = tags("Best on validation: ", tag("strong", name), badge(row.verdict))
         why = f"Constraint: {constraint}. {sentence(best.reason)}"
     else:
         claim = tags("Nothing satisfies the constraint. Least violating: ", tag("strong", name))
         why = f"Constraint: {constraint}. {sentence(best.reason)}"
-    chain = clip(text(row, "chain"))
+    chain = clip(row.chain)
     return tag(
         "section",
         tag("p", claim, class_="claim"),
@@ -86,17 +82,17 @@ def costs(parts: Standing, best: Choice) -> Markup:
     if row is None:
         return NOTHING
     said: list[str] = []
-    if number(row, "accuracy/drop_points") is not None:
+    if row.metrics.get("accuracy/drop_points") is not None:
         drop = interval(row, "accuracy/drop_points")
         said.append(f"Accuracy on test: a drop of {drop} points.")
-    p = number(row, "accuracy/mcnemar_p")
+    p = row.metrics.get("accuracy/mcnemar_p")
     if p is not None:
         found = "differs from" if p < 0.05 else "cannot be told from"
         said.append(f"It {found} the baseline's accuracy (McNemar's exact p {probability(p)}).")
-    worst = number(row, "fidelity/worst_class_drop_points")
+    worst = row.metrics.get("fidelity/worst_class_drop_points")
     if worst is not None:
         said.append(f"The class that suffers most loses {points(worst)} points of recall.")
-    agree = number(row, "fidelity/agreement")
+    agree = row.metrics.get("fidelity/agreement")
     if agree is not None:
         said.append(_flips(row, agree))
     said += explain(row)
@@ -136,14 +132,14 @@ def _lines(columns: Sequence[Any], parts: Standing, best: Choice) -> Iterator[Ma
     """A line for each model; the first one outside the constraint brings its heading along."""
     yield _line(columns, parts.baseline, "baseline")
     for row in parts.feasible:
-        yield _line(columns, row, "best" if row["name"] == best.best else "")
+        yield _line(columns, row, "best" if row.name == best.best else "")
     heading = _band(len(columns), "Outside the constraint, least violation first")
     for row in parts.infeasible:
         yield tags(heading, _line(columns, row, "infeasible"))
         heading = NOTHING
     for row in parts.failed:
-        why = clip(text(row, "error")) or "no reason was recorded"
-        yield _band(len(columns), f"{row['name']} failed: {why}")
+        why = clip(row.error) or "no reason was recorded"
+        yield _band(len(columns), f"{row.name} failed: {why}")
 
 
 def figures(plots: Mapping[str, str]) -> Iterator[Markup]:
@@ -165,11 +161,11 @@ def section(title: str, style: str, blocks: Sequence[Markup], left_out: int, whe
 def _tone(row: Row, best: Choice) -> str:
     if not best.best:
         return "none"
-    return "warned" if number(row, "score/feasible") == 0 else ""
+    return "warned" if row.metrics.get("score/feasible") == 0 else ""
 
 
 def _alert(row: Row, best: Choice) -> Markup:
-    if not best.best or number(row, "score/feasible") != 0:
+    if not best.best or row.metrics.get("score/feasible") != 0:
         return NOTHING
     drop = interval(row, "accuracy/drop_points", points)
     told = (
@@ -184,38 +180,38 @@ def _tiles(base: Row, row: Row) -> list[Markup]:
     accuracy = accuracy_key([base, row])
     tiles = [
         (
-            interval(row, accuracy, percent),
-            f"{quantity(accuracy).label} on test; baseline {interval(base, accuracy, percent)}",
+            interval(row, accuracy),
+            f"{find(accuracy).label} on test; baseline {interval(base, accuracy)}",
         )
     ]
     for key, noun in (("ratio/its", "latency ratio, measured"), ("ratio/C", "C, compression")):
-        value = number(row, key)
+        value = row.metrics.get(key)
         if value is not None:
             operand = "speed/latency_ms" if key == "ratio/its" else "size/disk_bytes"
             tiles.append((f"{times(value)} ×", _against(base, row, key, noun, operand)))
     for key in ("ratio/S", "ratio/E", "score/ocs"):
-        value = number(row, key)
+        value = row.metrics.get(key)
         if value is not None:
-            told = quantity(key).label
-            if key == "score/ocs" and number(row, f"validation/{key}") is not None:
+            told = find(key).label
+            if key == "score/ocs" and row.metrics.get(f"validation/{key}") is not None:
                 told = f"OCS on test; validation {interval(row, f'validation/{key}', times)}"
             tiles.append((times(value) + (" ×" if key != "score/ocs" else ""), told))
     return [tag("div", tag("b", big), tag("span", small), class_="tile") for big, small in tiles]
 
 
 def _against(base: Row, row: Row, key: str, noun: str, operand: str) -> str:
-    low, high = number(row, f"{key}_low"), number(row, f"{key}_high")
+    low, high = row.metrics.get(f"{key}_low"), row.metrics.get(f"{key}_high")
     spread = f" [{times(low)}, {times(high)}]" if low is not None and high is not None else ""
-    before, after = number(base, operand), number(row, operand)
+    before, after = base.metrics.get(operand), row.metrics.get(operand)
     if before is None or after is None:
         return noun + spread
-    show = quantity(operand).show
+    show = find(operand).show
     return f"{noun}{spread}; {show(before)} → {show(after)}"
 
 
 def _flips(row: Row, agree: float) -> str:
     told = f"It answers as the baseline does on {percent(agree)} of the samples"
-    harm, gain = number(row, "fidelity/negative_flips"), number(row, "fidelity/positive_flips")
+    harm, gain = (row.metrics.get(f"fidelity/{key}_flips") for key in ("negative", "positive"))
     if harm is None or gain is None:
         return f"{told}."
     return f"{told}; {percent(harm)} turn from right to wrong, {percent(gain)} from wrong to right."
@@ -236,10 +232,8 @@ def _line(columns: Iterable[Any], row: Row, standing: str) -> Markup:
         shown: Child = column.cell(row)
         if column.header == "Model":
             star = "★ " if standing == "best" else ""
-            chain = clip(text(row, "chain"))
-            shown = tags(
-                star, shown, badge(text(row, "verdict")), tag("small", chain) if chain else NOTHING
-            )
+            chain = clip(row.chain)
+            shown = tags(star, shown, badge(row.verdict), tag("small", chain) if chain else NOTHING)
         else:
             shown = _with_quiet_interval(shown)
         cells.append(tag("td", shown, class_="" if column.figures else "text"))

@@ -10,22 +10,29 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from netzip_mlflow.metrics.catalogue import extra, find
+from netzip_mlflow.metrics.row import TEXTS, Row
+from netzip_mlflow.metrics.scores import DROP
+from netzip_mlflow.report.cells import interval
 from netzip_mlflow.report.explain import explain
-from netzip_mlflow.report.quantities import (
-    data,
-    interval,
-    milliseconds,
-    percent,
-    points,
-    quantity,
-    times,
-)
-from netzip_mlflow.report.ranking import Row, Standing, accuracy_key, arrange, number, text
+from netzip_mlflow.report.ranking import Standing, accuracy_key, arrange
 from netzip_mlflow.scoring import Choice
 
-__all__ = ["SUMMARY", "Summary", "comparison", "explain", "summary", "terminal"]
+__all__ = ["Summary", "comparison", "explain", "summary", "terminal"]
 
-_TEXTS = ("name", "kind", "chain", "status", "verdict", "reasons", "flags", "error", "run_id")
+# the columns of every comparison, after the accuracy; _PLAIN: without its interval
+COLUMNS = (
+    DROP.key,
+    "speed/latency_ms",
+    "ratio/its",
+    "size/disk_bytes",
+    "ratio/P",
+    "ratio/S",
+    "ratio/C",
+    "ratio/E",
+    "score/ocs",
+)
+_PLAIN = ("speed/latency_ms",)
 _FAMILIES = ("score", "ratio", "accuracy", "speed", "size", "energy", "fidelity", "robustness")
 _LAST = 99
 
@@ -47,7 +54,7 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
     validation figures; empty columns are left out; rows stand as in `arrange`. Full precision.
     """
     parts = arrange(frame)
-    rows = [dict(row) for row in (*parts.measured, *parts.failed)]
+    rows = [row.record() for row in (*parts.measured, *parts.failed)]
     filled = {key for row in rows for key, value in row.items() if not _empty(value)}
     return pd.DataFrame(rows, columns=sorted(filled, key=_position))
 
@@ -78,7 +85,7 @@ def terminal(frame: pd.DataFrame, best: Choice) -> Table:
         )
     table.add_row(*_line(columns, parts.baseline), style="yellow")
     for row in parts.feasible:
-        chosen = row["name"] == best.best
+        chosen = row.name == best.best
         table.add_row(
             *_line(columns, row, "★ " if chosen else ""), style="bold green" if chosen else ""
         )
@@ -90,41 +97,35 @@ def terminal(frame: pd.DataFrame, best: Choice) -> Table:
 
 
 def summary(parts: Standing) -> list[Summary]:
-    """The model, its accuracy, and the columns of `SUMMARY` that have something to say."""
+    """The model, its accuracy, and the columns of metrics with a header that rows hold."""
     accuracy = accuracy_key(parts.measured)
-    name = quantity(accuracy).label.removesuffix(" accuracy")
-    first = [
-        Summary("Model", lambda row: str(row["name"]), figures=False),
-        Summary(name, lambda row: interval(row, accuracy, percent)),
+    further = extra(key for row in parts.measured for key in row.metrics)
+    keys = dict.fromkeys((accuracy, *COLUMNS, *further))
+    columns = [
+        Summary("Model", lambda row: row.name, figures=False),
+        *map(_column, keys),
+        Summary("Verdict", lambda row: row.verdict, figures=False),
     ]
-    return first + [c for c in SUMMARY if any(c.cell(row) for row in parts.measured)]
+    return [column for column in columns if any(column.cell(row) for row in parts.measured)]
 
 
-def _drop(row: Row) -> str:
-    return "" if text(row, "kind") == "baseline" else interval(row, "accuracy/drop_points", points)
+def _column(key: str) -> Summary:
+    """One metric: its interval where a column has one in every comparison."""
+    what = find(key)
 
+    def cell(row: Row) -> str:
+        if key == DROP.key and row.kind == "baseline":
+            return ""
+        if key in _PLAIN:
+            return what.show(row.metrics[key]) if key in row.metrics else ""
+        return interval(row, key)
 
-def _ratio(key: str) -> Callable[[Row], str]:
-    return lambda row: interval(row, key, times)
-
-
-SUMMARY: tuple[Summary, ...] = (
-    Summary("Drop, pts", _drop, interval=True),
-    Summary("Latency", lambda row: _value(row, "speed/latency_ms", milliseconds)),
-    Summary("Ratio", _ratio("ratio/its"), interval=True),
-    Summary("Disk", lambda row: _value(row, "size/disk_bytes", data)),
-    Summary("P", lambda row: interval(row, "ratio/P"), wide=True),
-    Summary("S", _ratio("ratio/S")),
-    Summary("C", _ratio("ratio/C")),
-    Summary("E", _ratio("ratio/E")),
-    Summary("OCS", _ratio("score/ocs")),
-    Summary("Verdict", lambda row: text(row, "verdict"), figures=False),
-)
-
-
-def _value(row: Row, key: str, show: Callable[[float], str] | None = None) -> str:
-    value = number(row, key)
-    return "" if value is None else (show or quantity(key).show)(value)
+    return Summary(
+        what.header or what.label,
+        cell,
+        interval=what.interval and key not in _PLAIN,
+        wide=key == "ratio/P",
+    )
 
 
 def _line(columns: list[Summary], row: Row, mark: str = "") -> list[Text]:
@@ -135,14 +136,13 @@ def _line(columns: list[Summary], row: Row, mark: str = "") -> list[Text]:
 def _caption(parts: Standing, best: Choice) -> Text:
     lines = [f"★ best: {best.best} ({best.reason})" if best.best else f"no best: {best.reason}"]
     chosen = parts.find(best.best)
-    if chosen is not None and number(chosen, "score/feasible") == 0:
-        drop = interval(chosen, "accuracy/drop_points", points)
+    if chosen is not None and chosen.metrics.get("score/feasible") == 0:
+        drop = interval(chosen, DROP.key)
         lines.append(f"  on test {best.best} is outside the constraint: drop {drop} points")
     if parts.infeasible:
         lines.append("✗ outside the constraint on validation, least first; verdicts judge test")
     lines += [
-        f"! {row['name']} failed: {text(row, 'error') or 'no reason was recorded'}"
-        for row in parts.failed
+        f"! {row.name} failed: {row.error or 'no reason was recorded'}" for row in parts.failed
     ]
     return Text("\n".join(lines))
 
@@ -152,8 +152,8 @@ def _empty(value: Any) -> bool:
 
 
 def _position(column: str) -> tuple[int, int, int, str]:
-    if column in _TEXTS:
-        return (0, _TEXTS.index(column), 0, column)
+    if column in TEXTS:
+        return (0, TEXTS.index(column), 0, column)
     bare = column.removeprefix("validation/")
     family = bare.split("/")[0] if "/" in bare else ""
     rank = _FAMILIES.index(family) if family in _FAMILIES else _LAST

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.metrics.catalogue import extra
 from netzip_mlflow.report.style import BASELINE_COLOUR
 
 __all__ = [
@@ -109,34 +110,32 @@ class View:
     state: Mapping[str, Any]
 
 
-def overview(metric_names: Iterable[str], group: Group, *, accuracy: str = "top1") -> View:
+def overview(metric_names: Iterable[str], group: Group, accuracy: str) -> View:
     """OCS and ratios as bars, accuracy against latency, size against accuracy.
 
     Args:
         metric_names: every metric key that the runs hold (the page would chart them all).
         group: the runs to show.
-        accuracy: the basis' accuracy, the part after ``accuracy/``.
+        accuracy: the key of the basis' accuracy.
     """
     names = set(metric_names)
-    quality = f"accuracy/{accuracy}"
     bars = [_bar(key, "score") for key in ("score/ocs", *_RATIOS) if key in names]
     plane = [
-        _scatter("speed/latency_ms", quality, "planes"),
-        _scatter("size/disk_bytes", quality, "planes"),
+        _scatter("speed/latency_ms", accuracy, "planes"),
+        _scatter("size/disk_bytes", accuracy, "planes"),
     ]
     sections = [_section("score", "Score and ratios", 3), _section("planes", "Against accuracy", 2)]
     return View(
         OVERVIEW,
         "NetZIP overview",
-        _state(names, group, quality, [*bars, *plane], sections),
+        _state(names, group, accuracy, [*bars, *plane], sections),
     )
 
 
-def trade_offs(metric_names: Iterable[str], group: Group, *, accuracy: str = "top1") -> View:
+def trade_offs(metric_names: Iterable[str], group: Group, accuracy: str) -> View:
     """Parallel coordinates of what is gained and what it costs, and speed against compression."""
     names = set(metric_names)
-    quality = f"accuracy/{accuracy}"
-    wanted = (quality, "accuracy/drop_points", *_RATIOS[1:], "score/ocs")
+    wanted = (accuracy, "accuracy/drop_points", *_RATIOS[1:], "score/ocs")
     parallel = {
         "type": "PARALLEL",
         "uuid": "netzip-parallel",
@@ -153,7 +152,7 @@ def trade_offs(metric_names: Iterable[str], group: Group, *, accuracy: str = "to
     return View(
         TRADE_OFFS,
         "NetZIP trade-offs",
-        _state(names, group, quality, [parallel, *planes], sections),
+        _state(names, group, accuracy, [parallel, *planes], sections),
     )
 
 
@@ -235,6 +234,8 @@ def _state(
     sections: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     columns = [column.format(accuracy=accuracy) for column in _COLUMNS]
+    further = (f"metrics.`{key}`" for key in extra(names) if key != accuracy)
+    columns = [*columns, *further]
     return {
         **_page(names, columns, charts, sections),
         "searchFilter": group.search_filter(names),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -73,15 +74,15 @@ def joined(bench: Bench, run_id: str) -> Candidate:
     """
     from netzip_mlflow.tracking.models import stored_model
 
-    work, recipe, task = bench.job, bench.recipe, bench.task
+    work, recipe = bench.job, bench.recipe
     run = work.run.other("baseline", run_id)
     made = candidates.Candidate("baseline", "fp32", run, candidates.folder(work, "baseline"))
     made.folder.mkdir(parents=True)
     made.file = stored_model(run.client, run_id, made.folder)
     made.twin = _stored(work, run_id, recipe.code())
-    found = made.measured = measuring.inspect(made.name, made.file, recipe.measure)
-    wanted = ("validation",)
-    measuring.judge(found, None, task, wanted, recipe.measure, recipe.seed, work.progress)
+    conditions = dataclasses.replace(bench.conditions, families=())
+    made.measured = measuring.inspect(made.name, made.file, conditions)
+    measuring.judge(made.measured, None, conditions, ("validation",))
     bench.exports(made.twin)
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from netzip_mlflow import techniques, training
 from netzip_mlflow.deployable import Exports
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.metrics.catalogue import families
+from netzip_mlflow.metrics.family import Conditions
 from netzip_mlflow.runs import candidates, comparison
 from netzip_mlflow.runs.further_runtimes import compare_runtimes
+from netzip_mlflow.scoring import Basis
 from netzip_mlflow.tracking import stopped
 
 if TYPE_CHECKING:
@@ -37,6 +41,26 @@ class Bench:
     task: Task
     exports: Exports = field(default_factory=Exports)
     cache: StageCache | None = None
+
+    @functools.cached_property
+    def conditions(self) -> Conditions:
+        """How each model is measured; a recipe's own metric families take part.
+
+        Raises:
+            InputError: a family cannot be opened.
+        """
+        return Conditions(
+            self.recipe.measure,
+            self.recipe.seed,
+            self.job.progress,
+            self.task,
+            families(self.recipe.measure.families),
+        )
+
+    @property
+    def basis(self) -> Basis:
+        """Of every score."""
+        return Basis.from_spec(self.recipe.score, self.task.primary)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +95,13 @@ def together(bench: Bench, chains: Chains, origin: Candidate, limits: Constraint
 
     timed = [origin, *good()]
     work.say(f"timing {len(timed)} models together")
-    found = candidates.time_and_grade(work, timed, recipe, limits)
+    candidates.time_and_grade(work, timed, bench.conditions, bench.basis, limits)
     for each in timed:  # first: whatever becomes of the comparison, they are measured
         if not each.error:
             candidates.finish(each)
     measured = [c.measured for c in (origin, *good()) if c.measured is not None]
-    compare_runtimes(work, measured, recipe.measure, recipe.seed)
-    choice = comparison.publish(work, [origin, *made], recipe, found, limits)
+    compare_runtimes(work, measured, bench.conditions)
+    choice = comparison.publish(work, [origin, *made], recipe, limits)
     return Outcome(work.run.experiment_id, work.run.id, (origin, *made), choice)
 
 
@@ -96,7 +120,7 @@ def context_of(bench: Bench, origin: Candidate) -> techniques.Context:
 
 
 def _candidate(bench: Bench, name: str, entries: Entries, origin: Candidate) -> Candidate:
-    work, recipe = bench.job, bench.recipe
+    work = bench.job
     chain = techniques.chain(entries)
     label = techniques.label(chain)
     work.say(f"{name}: {label}")
@@ -107,7 +131,7 @@ def _candidate(bench: Bench, name: str, entries: Entries, origin: Candidate) -> 
     try:
         deployable = candidates.walk(made, chain, origin.twin, context, bench.cache, work.say)
         candidates.store(made, deployable, bench.task)
-        candidates.inspect_and_judge(work, made, origin, recipe, bench.task)
+        candidates.inspect_and_judge(made, origin, bench.conditions)
     except Exception as error:  # a technique may be anyone's code; its run says what
         if (stop := stopped()) is not None:  # and this is what became of it in there
             raise stop from error

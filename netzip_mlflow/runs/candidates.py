@@ -18,7 +18,9 @@ from netzip_mlflow import measuring, runtimes
 from netzip_mlflow.cache import timed
 from netzip_mlflow.deployable import MANIFEST, Deployable
 from netzip_mlflow.errors import NetzipError
-from netzip_mlflow.metrics import thop
+from netzip_mlflow.metrics import operations, thop
+from netzip_mlflow.metrics.graph import read_model
+from netzip_mlflow.metrics.row import Row
 from netzip_mlflow.report import sheet, views
 from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.tracking.models import TWIN_DIGEST
@@ -27,10 +29,9 @@ from netzip_mlflow.twin import Twin
 if TYPE_CHECKING:
     from netzip_mlflow.cache import StageCache
     from netzip_mlflow.measuring import Measurement
-    from netzip_mlflow.metrics.latency import Latency
-    from netzip_mlflow.recipe import Recipe
+    from netzip_mlflow.metrics.family import Conditions
     from netzip_mlflow.runs.job import Job
-    from netzip_mlflow.scoring import Constraints
+    from netzip_mlflow.scoring import Basis, Constraints
     from netzip_mlflow.tasks import Task
     from netzip_mlflow.techniques import Context, Technique
     from netzip_mlflow.tracking import Run
@@ -188,28 +189,24 @@ def _golden(file: Path, task: Task) -> None:
     np.savez(file.parent / "golden.npz", images=images, scores=scores, labels=labels)
 
 
-def inspect_and_judge(
-    work: Job, made: Candidate, baseline: Candidate | None, recipe: Recipe, task: Task
-) -> None:
+def inspect_and_judge(made: Candidate, baseline: Candidate | None, conditions: Conditions) -> None:
     """Everything that needs no clock, logged at once: a later fault does not lose it."""
     assert made.file is not None  # noqa: S101 (stored before)
-    found = measuring.inspect(made.name, made.file, recipe.measure)
-    made.measured = found
-    found.metrics["fidelity/export_max_abs_diff"] = float(_manifest(made)["float_deviation"])
+    task = conditions.task
+    made.measured = measured = measuring.inspect(made.name, made.file, conditions)
+    measured.metrics["fidelity/export_max_abs_diff"] = float(_manifest(made)["float_deviation"])
     if made.seconds is not None:
-        found.metrics["compress/seconds"] = made.seconds
-    against = baseline.measured if baseline is not None else None
-    splits = ("validation", "test")
-    work.progress(f"evaluating {made.name}", 0.0)
-    measuring.judge(found, against, task, splits, recipe.measure, recipe.seed, work.progress)
+        measured.metrics["compress/seconds"] = made.seconds
+    conditions.progress(f"evaluating {made.name}", 0.0)
+    measuring.judge(measured, baseline.measured if baseline else None, conditions)
     if made.twin is not None:
-        _check_count(made, found)
-    _write_layers(made, found)
-    _write_classes(made, found)
-    made.run.log(found.metrics)
-    for split in splits:
-        top = found.evaluations[split].metrics[f"accuracy/{task.primary}"]
-        made.note(f"{split}: {task.primary} {top:.4f} of {task.sizes[split]} samples")
+        _check_count(made, measured)
+    _write_layers(made, measured)
+    made.run.artifact(sheet.write(made.folder / "per_class.csv", measured.per_class))
+    made.run.log(measured.metrics)
+    for split, evaluation in measured.model.evaluations.items():
+        accuracy = evaluation.metrics[f"accuracy/{task.primary}"]
+        made.note(f"{split}: {task.primary} {accuracy:.4f} of {task.sizes[split]} samples")
 
 
 def _manifest(made: Candidate) -> dict[str, Any]:
@@ -229,6 +226,7 @@ def _check_count(made: Candidate, found: Measurement) -> None:
 
 
 def _write_layers(made: Candidate, found: Measurement) -> None:
+    layers = operations.layers(read_model(found.model.path))
     rows = [
         {
             "layer": known["name"],
@@ -240,44 +238,39 @@ def _write_layers(made: Candidate, found: Measurement) -> None:
             "weight_bytes": round(layer.weight_bytes, 2),
             "parameters": layer.parameters,
         }
-        for layer, known in zip(found.layers, _manifest(made)["layers"], strict=True)
+        for layer, known in zip(layers, _manifest(made)["layers"], strict=True)
     ]
     made.run.artifact(sheet.write(made.folder / "layers.csv", rows))
 
 
-def _write_classes(made: Candidate, found: Measurement) -> None:
-    rows = found.per_class or found.evaluations["test"].per_class
-    made.run.artifact(sheet.write(made.folder / "per_class.csv", rows))
-
-
 def time_and_grade(
-    work: Job, made: Sequence[Candidate], recipe: Recipe, limits: Constraints | None = None
-) -> Latency:
+    work: Job,
+    made: Sequence[Candidate],
+    conditions: Conditions,
+    basis: Basis,
+    limits: Constraints,
+) -> None:
     """Time all together, the baseline first, then score each; everything new is logged.
 
     A candidate that cannot be timed or scored fails alone.
 
-    Args:
-        limits: what must be kept; by default the drop that the recipe's score allows.
-
     Raises:
         NetzipError: the baseline cannot be timed, or allows no ratio (its accuracy is zero).
     """
-    known = [c.measured for c in made if c.measured is not None]
-    before = {m.name: set(m.metrics) for m in known}
-    found = measuring.clock(known, recipe.measure, recipe.seed, work.progress)
-    _, fingerprint = work.fingerprint(known[0].session)
+    measured = [c.measured for c in made if c.measured is not None]
+    before = [set(each.metrics) for each in measured]
+    measuring.time_together(measured, conditions)
+    _, fingerprint = work.fingerprint(measured[0].model.session)
     try:
-        measuring.grade_all(known, recipe.score, limits)
+        measuring.grade_all(measured, basis, limits)
     finally:  # what was timed is kept, even where nothing can be graded
-        for each, measured in zip(made, known, strict=True):
-            new = {k: v for k, v in measured.metrics.items() if k not in before[each.name]}
-            each.run.log(new, tags=measuring.tags(measured, made[0].run.id, fingerprint))
-    for each, measured in zip(made, known, strict=True):
-        if measured.fault:
-            fail(each, NetzipError(measured.fault))
-            work.say(f"{each.name} failed: {each.error}")
-    return found
+        for candidate, each, logged in zip(made, measured, before, strict=True):
+            new = {k: v for k, v in each.metrics.items() if k not in logged}
+            candidate.run.log(new, tags=measuring.tags(each, made[0].run.id, fingerprint))
+    for candidate, each in zip(made, measured, strict=True):
+        if each.fault:
+            fail(candidate, NetzipError(each.fault))
+            work.say(f"{candidate.name} failed: {candidate.error}")
 
 
 def fail(made: Candidate, error: Exception) -> None:
@@ -316,11 +309,9 @@ def parameters(chain: Sequence[Technique]) -> Iterator[tuple[str, Any]]:
             yield f"{where}/{key}", value
 
 
-def row(made: Candidate) -> dict[str, Any]:
-    """One row of the comparison: metrics by key, and the texts that `report` reads."""
-    found = made.measured
-    texts = {"chain": made.chain, "run_id": made.run.id}
-    if found is not None:
-        return measuring.row(found, made.run.kind) | texts
-    failed = {"name": made.name, "kind": made.run.kind, "status": "FAILED", "error": made.error}
-    return failed | texts
+def row(made: Candidate) -> Row:
+    """One row of the comparison."""
+    kind, chain, run_id = made.run.kind, made.chain, made.run.id
+    if made.measured is not None:
+        return measuring.row(made.measured, kind, chain=chain, run_id=run_id)
+    return Row(made.name, kind, chain, "FAILED", error=made.error, run_id=run_id)

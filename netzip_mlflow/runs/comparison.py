@@ -14,12 +14,13 @@ from netzip_mlflow import scoring, training
 from netzip_mlflow.report import plots, sheet, table, views
 from netzip_mlflow.report.html import report
 from netzip_mlflow.report.markup import clip
+from netzip_mlflow.report.ranking import accuracy_key, arrange
 from netzip_mlflow.runs import candidates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from netzip_mlflow.metrics.latency import Latency
+    from netzip_mlflow.measuring import Measurement
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.runs.candidates import Candidate
     from netzip_mlflow.runs.job import Job
@@ -32,11 +33,9 @@ VIEWS = (("Overview", views.OVERVIEW), ("Trade-offs", views.TRADE_OFFS))
 WITH_SEARCH = (("Search", views.SEARCH), *VIEWS)
 
 
-def publish(
-    work: Job, made: Sequence[Candidate], recipe: Recipe, found: Latency, limits: Constraints
-) -> Choice:
+def publish(work: Job, made: Sequence[Candidate], recipe: Recipe, limits: Constraints) -> Choice:
     """The comparison of one run's candidates, graded by `limits`, on their parent run."""
-    frame = pd.DataFrame([candidates.row(c) for c in made])
+    frame = pd.DataFrame([candidates.row(c).record() for c in made])
     origin = made[0]
     assert origin.measured is not None  # noqa: S101 (graded before)
     assert origin.measured.basis is not None  # noqa: S101
@@ -45,7 +44,7 @@ def publish(
         limits,
         origin.measured.metrics,
     )
-    machine, fingerprint = work.fingerprint(origin.measured.session)
+    machine, fingerprint = work.fingerprint(origin.measured.model.session)
     group = views.Group(
         origin.run.id, origin.measured.basis.label(), origin.measured.terms, fingerprint
     )
@@ -53,15 +52,15 @@ def publish(
         "constraint": limits.describe(),
         "machine": _readable(machine),
         "recipe_yaml": recipe.to_yaml(),
-        "subject": _subject(recipe, found),
-        "noisy": found.reasons,
+        "subject": _subject(recipe, origin.measured),
+        "noisy": origin.measured.facts.get("noisy", []),
         "per_class": {
             c.name: pd.DataFrame(c.measured.per_class)
             for c in made[1:]
             if c.measured is not None and c.measured.per_class
         },
     }
-    pieces(work, frame, choice, group, recipe.score.accuracy, recipe.name, content)
+    pieces(work, frame, choice, group, recipe.name, content)
     work.piece("environment.json", work.run.text, json.dumps(machine, indent=2), "environment.json")
     best = next((c for c in made if c.name == choice.named), None)
     verdict = best.measured.verdict if best and best.measured else None
@@ -79,15 +78,18 @@ def publish(
     return choice
 
 
-def _subject(recipe: Recipe, found: Latency) -> dict[str, str]:
+def _subject(recipe: Recipe, baseline: Measurement) -> dict[str, str]:
     """What was compared, and how it was timed, label -> value."""
+    metrics = baseline.metrics
+    itself, *ends = (metrics[f"speed/aa_ratio{end}"] for end in ("", "_low", "_high"))
     return {
         "Task": recipe.task,
         "Network": recipe.model.name or recipe.model.factory or recipe.model.uri or "",
         "Data": recipe.data.name or recipe.data.factory or "",
         "Seed": str(recipe.seed),
-        "Timing": f"{found.rounds} interleaved rounds, stopped by {found.stopped}; baseline"
-        f" against itself {found.aa.value:.3f} [{found.aa.low:.3f}, {found.aa.high:.3f}]",
+        "Timing": f"{metrics['speed/rounds']:.0f} interleaved rounds, stopped by"
+        f" {baseline.facts.get('stopped')}; baseline against itself {itself:.3f}"
+        f" [{ends[0]:.3f}, {ends[1]:.3f}]",
     }
 
 
@@ -96,7 +98,6 @@ def pieces(
     frame: pd.DataFrame,
     choice: Choice,
     group: views.Group,
-    accuracy: str,
     title: str,
     content: Mapping[str, Any],
     *,
@@ -139,7 +140,7 @@ def pieces(
     work.piece(f"{inside}comparison.csv", write_table)
     work.piece(f"{inside}report.html", write_page)
     home = experiment or work.run.experiment_id
-    work.piece(f"{inside}views", _views, work, frame, group, accuracy, home)
+    work.piece(f"{inside}views", _views, work, frame, group, home)
 
 
 def _figures(work: Job, frame: pd.DataFrame, choice: Choice, folder: str = "") -> dict[str, str]:
@@ -161,13 +162,12 @@ def _saved(figure: Figure, place: Path, name: str) -> str:
     return plots.save(figure, place / f"{name}.svg").read_text(encoding="utf-8")
 
 
-def _views(
-    work: Job, frame: pd.DataFrame, group: views.Group, accuracy: str, experiment: str
-) -> None:
-    columns = [c for c in frame.columns if "/" in c and not c.startswith("absent ")]
+def _views(work: Job, frame: pd.DataFrame, group: views.Group, experiment: str) -> None:
+    rows = arrange(frame).measured
+    accuracy, columns = accuracy_key(rows), set().union(*(row.metrics for row in rows))
     names = {*columns, *training.LOGGED}
     now = int(time.time() * 1000)
-    built = [view(names, group, accuracy=accuracy) for view in (views.overview, views.trade_offs)]
+    built = [view(names, group, accuracy) for view in (views.overview, views.trade_offs)]
     tags = dict(views.tag(view, now_ms=now) for view in built)
     said = f"Compressed models compared: {links(experiment)}"
     work.tracker.set_experiment_tags(experiment, {**tags, NOTE: said})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from netzip_mlflow import measuring
@@ -11,30 +12,28 @@ from netzip_mlflow.report import sheet
 
 if TYPE_CHECKING:
     from netzip_mlflow.measuring import Measurement
-    from netzip_mlflow.recipe import MeasureSpec
+    from netzip_mlflow.metrics.family import Conditions
     from netzip_mlflow.runs.job import Job
 
 __all__ = ["compare_runtimes"]
 
 
-def compare_runtimes(
-    work: Job, measured: Sequence[Measurement], spec: MeasureSpec, seed: int
-) -> None:
+def compare_runtimes(work: Job, measured: Sequence[Measurement], conditions: Conditions) -> None:
     """`runtimes.csv` and the tag `netzip.runtimes`, where the recipe names more than one runtime.
 
     The job goes on without what cannot be had: all that scores is measured.
     """
-    scoring, *others = spec.runtimes
+    scoring, *others = conditions.spec.runtimes
     if not others:
         return
     work.say(f"running {len(measured)} models in {', '.join(others)}, beside {scoring}")
-    work.piece("runtimes.csv", _measure, work, measured, spec, seed)
+    work.piece("runtimes.csv", _measure, work, measured, conditions)
     said = f"{scoring} (scores), {', '.join(others)} (runtimes.csv)"
     work.piece("the tag of runtimes", work.run.log, tags={"netzip.runtimes": said})
 
 
-def _measure(work: Job, measured: Sequence[Measurement], spec: MeasureSpec, seed: int) -> None:
-    measuring.run_elsewhere(measured, spec, seed, work.progress)
+def _measure(work: Job, measured: Sequence[Measurement], conditions: Conditions) -> None:
+    measuring.run_elsewhere(measured, replace(conditions, progress=work.progress))
     rows = [row for each in measured for row in each.elsewhere]
     for row in rows:
         if row.absent not in ("", NOT_TIMED):

@@ -11,11 +11,10 @@ from netzip_mlflow.scoring.bound import KNOWN_SIZES, KNOWN_SPEEDS, ocs_bound
 from netzip_mlflow.scoring.choice import Choice, best
 from netzip_mlflow.scoring.constraints import TIMED, Constraints, violation
 from netzip_mlflow.scoring.ratios import Score, other_ratios, score
-from netzip_mlflow.scoring.table import COLUMNS, Row, ScoredRow, read_table, score_table
+from netzip_mlflow.scoring.table import Row, ScoredRow, read_table, score_table
 from netzip_mlflow.scoring.verdict import Verdict, verdict
 
 __all__ = [
-    "COLUMNS",
     "KNOWN_SIZES",
     "KNOWN_SPEEDS",
     "SIZES",

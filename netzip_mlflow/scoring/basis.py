@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
+from netzip_mlflow.scoring.columns import accuracies
 
 if TYPE_CHECKING:
     from netzip_mlflow.recipe import ScoreSpec
@@ -89,14 +90,14 @@ class Weights:
 class Basis:
     """What a score is made of.
 
-    `accuracy` is the part after ``accuracy/`` of a metric key (top1, map50_95, ...); `speed` is one
+    `accuracy` is the part after ``accuracy/`` of a metric key; `speed` is one
     of `SPEEDS`, `size` one of `SIZES`; `zeta` is the paper's constant of the hardware.
 
     Raises:
         InputError: naming every field that is not allowed.
     """
 
-    accuracy: str = "top1"
+    accuracy: str = field(default_factory=lambda: accuracies()[0])
     speed: str = "chats"
     size: str = "disk"
     weights: Weights = Weights()
@@ -108,7 +109,7 @@ class Basis:
             *_one_of("size", self.size, SIZES),
         ]
         if not _ACCURACY_NAME.fullmatch(self.accuracy):
-            allowed = "the name of an accuracy metric, as top1 or map50_95"
+            allowed = f"the name of an accuracy metric, as {' or '.join(accuracies()[:2])}"
             problems.append(Problem("accuracy", f"{self.accuracy!r}", allowed))
         if not (math.isfinite(self.zeta) and self.zeta > 0):
             problems.append(Problem("zeta", f"{self.zeta!r}", "a finite number above 0"))
@@ -116,10 +117,11 @@ class Basis:
             raise InputError(problems)
 
     @classmethod
-    def from_spec(cls, spec: ScoreSpec) -> Basis:
-        """The basis that a recipe's score section asks for."""
+    def from_spec(cls, spec: ScoreSpec, primary: str | None = None) -> Basis:
+        """The basis that a recipe's score section asks for; `primary`: the task's accuracy."""
         weights = Weights(**{f.name: getattr(spec.weights, f.name) for f in fields(Weights)})
-        return cls(spec.accuracy, spec.speed, spec.size, weights, spec.zeta)
+        accuracy = spec.accuracy or primary or accuracies()[0]
+        return cls(accuracy, spec.speed, spec.size, weights, spec.zeta)
 
     @property
     def accuracy_key(self) -> str:

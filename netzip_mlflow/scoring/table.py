@@ -15,30 +15,13 @@ from pathlib import Path
 
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
 from netzip_mlflow.scoring.basis import Basis
+from netzip_mlflow.scoring.columns import columns as published
 from netzip_mlflow.scoring.ratios import Score, other_ratios, score
 
-__all__ = ["COLUMNS", "Row", "ScoredRow", "read_table", "score_table"]
+__all__ = ["Row", "ScoredRow", "read_table", "score_table"]
 
 NAME = "technique"
 _NAMES = (NAME, "name")
-# header -> metric key, factor to the key's unit
-COLUMNS: dict[str, tuple[str, float]] = {
-    "top1": ("accuracy/top1", 1.0),
-    "map50": ("accuracy/map50", 1.0),
-    "map50_95": ("accuracy/map50_95", 1.0),
-    "latency_ms": ("speed/latency_ms", 1.0),
-    "macs_g": ("speed/macs", 1e9),
-    "ops_g": ("speed/ops", 1e9),
-    "chats_g": ("speed/chats", 1e9),
-    "disk_mb": ("size/disk_bytes", 1e6),
-    "zip_mb": ("size/zip_bytes", 1e6),
-    "params_m": ("size/parameters", 1e6),
-    "nonzero_m": ("size/nonzero", 1e6),
-    "cpu_percent": ("size/cpu_percent", 1.0),
-    "ram_gb": ("size/ram_bytes", 1e9),
-    "energy_j": ("energy/joules", 1.0),
-    "power_w": ("energy/watts", 1.0),
-}
 _METRIC_KEY = re.compile(r"(accuracy|speed|size|energy)/[\w.-]+")
 # a fraction never exceeds 1; above this a column is read as percent
 _PERCENT_FROM = 1.5
@@ -160,9 +143,9 @@ def _cells(path: Path, source: str) -> tuple[list[str], list[tuple[int, list[str
 def _meanings(
     header: Sequence[str], columns: Mapping[str, str], basis: Basis
 ) -> tuple[dict[str, str], list[Problem]]:
-    """Header -> what it means (`NAME`, a name of `COLUMNS`, or a metric key), and what is wrong."""
+    """Header -> what it means (`NAME`, a published header, or a metric key), and what is wrong."""
     problems: list[Problem] = []
-    known = [NAME, *COLUMNS]
+    known = [NAME, *published()]
     for own, meaning in columns.items():
         if own not in header:
             hint = did_you_mean(own, header)
@@ -198,7 +181,7 @@ def _missing(header: Sequence[str], keys: set[str], basis: Basis) -> list[Proble
         (basis.size_key, f"size={basis.size}"),
     ):
         if key not in keys:
-            named = next((c for c, (k, _) in COLUMNS.items() if k == key), key)
+            named = next((c for c, (k, _) in published().items() if k == key), key)
             hint = did_you_mean(named, header) or f"or --column HEADER={named}"
             have = ", ".join(h for h in header if h)
             problems.append(
@@ -208,7 +191,7 @@ def _missing(header: Sequence[str], keys: set[str], basis: Basis) -> list[Proble
 
 
 def _key(meaning: str) -> str:
-    return COLUMNS[meaning][0] if meaning in COLUMNS else meaning
+    return published().get(meaning, (meaning, 1.0))[0]
 
 
 class _Table:
@@ -219,7 +202,7 @@ class _Table:
         self.meanings = meanings
         self.needed = {basis.accuracy_key, basis.speed_key, basis.size_key}
         self.fractions = {basis.accuracy_key} | {
-            key for key, _ in COLUMNS.values() if key.startswith("accuracy/")
+            key for key, _ in published().values() if key.startswith("accuracy/")
         }
         self.percent: set[str] = set()
         self.problems: list[Problem] = []
@@ -235,7 +218,7 @@ class _Table:
             if meaning == NAME:
                 continue
             key = _key(meaning)
-            factor = COLUMNS[meaning][1] if meaning in COLUMNS else 1.0
+            _, factor = published().get(meaning, (meaning, 1.0))
             value = self._number(found[own], f"{label}, column {own!r}", needed=key in self.needed)
             if value is not None:
                 metrics[key] = value * factor

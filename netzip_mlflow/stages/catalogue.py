@@ -10,8 +10,7 @@ from typing import Any
 from netzip_mlflow import data, models, runtimes, techniques
 from netzip_mlflow.databases import without_password
 from netzip_mlflow.errors import InputError, Problem, TrackingUnavailable, did_you_mean
-from netzip_mlflow.metrics import machine
-from netzip_mlflow.metrics.keys import KEYS
+from netzip_mlflow.metrics import catalogue, machine
 from netzip_mlflow.tracking.reachable import check_reachable
 
 __all__ = ["examine", "listing"]
@@ -20,8 +19,8 @@ LISTS = {
     "techniques": techniques.names,
     "models": models.names,
     "data": data.names,
-    "metrics": lambda: dict(KEYS),
     "runtimes": runtimes.names,
+    "metrics": catalogue.listing,
 }
 FAST_INT8 = ("avx_vnni", "avx512_vnni", "amx_int8", "i8mm", "asimddp")
 

@@ -17,6 +17,7 @@ from netzip_mlflow.tracking import history
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
+    from netzip_mlflow.metrics.row import Row
     from netzip_mlflow.scoring import Choice
 
 __all__ = ["compare"]
@@ -69,7 +70,8 @@ def _tags(choices: Sequence[Choice], notes: Mapping[str, str]) -> dict[str, str]
 def _publish_group(
     work: Job, rows: Sequence[MlflowRun], folder: str
 ) -> tuple[pd.DataFrame, Choice]:
-    frame = pd.DataFrame([history.row(run) for run in rows])
+    listed = [history.row(run) for run in rows]
+    frame = pd.DataFrame([row.record() for row in listed])
     tags = rows[0].data.tags
     choice = choose(frame, rows)
     group = views.Group(
@@ -82,12 +84,11 @@ def _publish_group(
     content = {
         "constraint": "each run's own, as it was logged",
         "machine": {"Fingerprint": tags.get("netzip.fingerprint", "")},
-        "noisy": _noisy(frame),
+        "noisy": _noisy(listed),
     }
     experiment = rows[0].info.experiment_id
-    accuracy = _accuracy(group.basis)
     comparison.pieces(
-        work, frame, choice, group, accuracy, title, content, folder=folder, experiment=experiment
+        work, frame, choice, group, title, content, folder=folder, experiment=experiment
     )
     return frame, choice
 
@@ -102,10 +103,6 @@ def choose(frame: pd.DataFrame, rows: Sequence[MlflowRun]) -> Choice:
     return scoring.best(metrics)
 
 
-def _noisy(frame: pd.DataFrame) -> list[str]:
-    flagged = [str(n) for n, f in zip(frame["name"], frame["flags"], strict=True) if "noisy" in f]
+def _noisy(rows: Sequence[Row]) -> list[str]:
+    flagged = [row.name for row in rows if "noisy" in row.flags]
     return [f"flagged noisy when measured: {', '.join(flagged)}"] if flagged else []
-
-
-def _accuracy(basis: str) -> str:
-    return dict(part.split("=", 1) for part in basis.split()).get("accuracy", "top1")

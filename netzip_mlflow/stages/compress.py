@@ -33,6 +33,6 @@ def compress(recipe: Recipe, options: Options, only: tuple[str, ...] = ()) -> Ou
         describe_recipe(work.run, recipe, task)
         bench = Bench(work, recipe, task, cache=cache)
         origin = baseline.ready(bench, network)
-        candidates.inspect_and_judge(work, origin, None, recipe, task)
+        candidates.inspect_and_judge(origin, None, bench.conditions)
         chains = {name: recipe.candidates[name] for name in names}
         return together(bench, chains, origin, Constraints.from_spec(recipe.score))

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netzip_mlflow import folders, measuring
+from netzip_mlflow import folders, measuring, scoring
 from netzip_mlflow.errors import InputError
+from netzip_mlflow.metrics.catalogue import families
+from netzip_mlflow.metrics.family import Conditions
 from netzip_mlflow.recipe import MeasureSpec, ScoreSpec
 
 if TYPE_CHECKING:
@@ -42,29 +44,29 @@ def evaluate(
 
     if not deployables:
         raise InputError("evaluate: no deployable given; the first one is the baseline")
-    measure, score = measure or MeasureSpec(), score or ScoreSpec(accuracy=task.primary)
-    found: list[measuring.Measurement] = []
+    measure, score = measure or MeasureSpec(), score or ScoreSpec()
+    conditions = Conditions(measure, seed, progress, task, families(measure.families))
+    basis = scoring.Basis.from_spec(score, task.primary)
+    limits = scoring.Constraints.from_spec(score)
     with folders.temporary() as folder:
-        for name, deployable in deployables.items():
-            each = measuring.inspect(name, deployable.save(folder / name), measure)
-            found.append(each)
-            first = found[0] if len(found) > 1 else None
-            splits = ("validation", "test")
-            measuring.judge(each, first, task, splits, measure, seed, progress)
-        measuring.clock(found, measure, seed, progress)
-    measuring.grade_all(found, score)
-    return pd.DataFrame(
-        [
-            measuring.row(each, "baseline" if each is found[0] else "candidate")
-            | {"chain": "+".join(deployables[each.name].manifest["chain"]) or "fp32"}
-            for each in found
+        measured = [
+            measuring.inspect(name, deployable.save(folder / name), conditions)
+            for name, deployable in deployables.items()
         ]
-    )
+        measuring.measure_together(measured, conditions, basis, limits)
+    rows = [
+        measuring.row(
+            each,
+            "baseline" if each is measured[0] else "candidate",
+            chain="+".join(deployables[each.name].manifest["chain"]) or "fp32",
+        )
+        for each in measured
+    ]
+    return pd.DataFrame([row.record() for row in rows])
 
 
 def visualise(frame: pd.DataFrame, folder: str | Path | None = None) -> dict[str, Figure]:
     """The comparison's pictures of a frame as `evaluate` gives it; saved as PNG with `folder`."""
-    from netzip_mlflow import scoring
     from netzip_mlflow.report import plots
 
     candidates = {

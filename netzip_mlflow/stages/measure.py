@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 
 from netzip_mlflow import folders, measuring, runtimes
 from netzip_mlflow.errors import InputError, NetzipError, Problem
-from netzip_mlflow.measuring import Progress
+from netzip_mlflow.metrics.catalogue import families
+from netzip_mlflow.metrics.family import Conditions, Progress
 from netzip_mlflow.recipe import MeasureSpec, ScoreSpec
 from netzip_mlflow.runs.further_runtimes import compare_runtimes
 from netzip_mlflow.runs.job import Options, job, open_tracker, version_tag
+from netzip_mlflow.scoring import Basis, Constraints
 
 if TYPE_CHECKING:
     from netzip_mlflow.measuring import Measurement
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.runtimes.adapter import Adapter
-    from netzip_mlflow.tasks import Task
     from netzip_mlflow.tracking import Run, Tracker
 
 __all__ = ["Subject", "measure", "measure_files", "spec_of"]
@@ -65,8 +66,8 @@ def measure(
         with job("measure", "measure", options, tracker) as work:
             work.run.log(tags=version_tag())
             session.run(work.progress)
-            found = session.found
-            _, fingerprint = work.fingerprint(found[0].session)
+            found = session.measured
+            _, fingerprint = work.fingerprint(found[0].model.session)
             origin: Run | None = None
             for subject, each in zip(subjects, found, strict=True):
                 run = work.run.child("measurement", subject.name, below=subject.run_id)
@@ -76,7 +77,7 @@ def measure(
                 if each.fault:
                     work.say(f"{subject.name} failed: {each.fault}")
             _require_one(found)
-            compare_runtimes(work, found, session.spec, session.seed)
+            compare_runtimes(work, found, session.conditions)
     return list(zip(subjects, found, strict=True))
 
 
@@ -102,9 +103,9 @@ def measure_files(
     subjects = _named_once(subjects)
     session = _open(subjects, recipe, adapter, spec)
     session.run(progress)
-    _require_one(session.found)
-    measuring.run_elsewhere(session.found, session.spec, session.seed, progress)
-    return list(zip(subjects, session.found, strict=True))
+    _require_one(session.measured)
+    measuring.run_elsewhere(session.measured, replace(session.conditions, progress=progress))
+    return list(zip(subjects, session.measured, strict=True))
 
 
 def spec_of(recipe: Recipe | None, threads: int | None, executors: Sequence[str]) -> MeasureSpec:
@@ -136,21 +137,17 @@ def _require_one(found: Sequence[Measurement]) -> None:
 class _Session:
     """Models that were read and fit each other, the baseline first, ready to be measured."""
 
-    found: list[Measurement]
-    task: Task | None
-    spec: MeasureSpec
+    measured: list[Measurement]
+    conditions: Conditions
     score: ScoreSpec
-    seed: int
 
     def run(self, progress: Progress) -> None:
         """Judge (with a task), time and grade."""
-        if self.task is not None:
-            for each in self.found:
-                first = self.found[0] if each is not self.found[0] else None
-                splits = ("validation", "test")
-                measuring.judge(each, first, self.task, splits, self.spec, self.seed, progress)
-        measuring.clock(self.found, self.spec, self.seed, progress)
-        measuring.grade_all(self.found, self.score)
+        task = self.conditions.task
+        basis = Basis.from_spec(self.score, task.primary if task else None)
+        limits = Constraints.from_spec(self.score)
+        conditions = replace(self.conditions, progress=progress)
+        measuring.measure_together(self.measured, conditions, basis, limits)
 
 
 def _open(
@@ -170,16 +167,19 @@ def _open(
         from netzip_mlflow.tasks import open_task
 
         task = open_task(recipe.task, recipe.data, recipe.seed)
-    found = []
+    conditions = Conditions(
+        spec, recipe.seed if recipe else 0, lambda _what, _done: None, task, families(spec.families)
+    )
+    measured: list[Measurement] = []
     for subject in subjects:
         beside = subject.file.parent  # a logged model keeps its description among extra_files
         places = (beside / "netzip.json", beside / "extra_files" / "netzip.json")
         foreign = not any(place.exists() for place in places)
-        each = measuring.inspect(subject.name, subject.file, spec, adapter if foreign else None)
-        measuring.require_shape(each, task.shape if task else (found or [each])[0].shape)
-        found.append(each)
-    score = recipe.score if recipe else ScoreSpec()
-    return _Session(found, task, spec, score, recipe.seed if recipe else 0)
+        how = adapter if foreign else None
+        each = measuring.inspect(subject.name, subject.file, conditions, how)
+        measuring.require_shape(each, task.shape if task else (measured or [each])[0].model.shape)
+        measured.append(each)
+    return _Session(measured, conditions, recipe.score if recipe else ScoreSpec())
 
 
 def _subjects(

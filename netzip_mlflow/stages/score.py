@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netzip_mlflow import scoring
+from netzip_mlflow.metrics.row import join_flags
 from netzip_mlflow.runs.job import Options, job, open_tracker, version_tag
+from netzip_mlflow.scoring.columns import accuracies
 
 if TYPE_CHECKING:
     from netzip_mlflow.scoring import Basis, ScoredRow
 
 __all__ = ["find_accuracy", "log", "score"]
-
-ACCURACIES = ("top1", "map50_95", "map50")
 
 
 def score(
@@ -31,15 +31,15 @@ def score(
 
 
 def find_accuracy(path: Path, columns: Mapping[str, str]) -> str:
-    """The first known accuracy among a table's headers; top1 where there is none (its absence is
-    then reported with the table's other problems)."""
+    """The first known accuracy among a table's headers; the first of all where there is none (its
+    absence is then reported with the table's other problems)."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             headers = [columns.get(h.strip(), h.strip()) for h in next(csv.reader(file), [])]
     except (OSError, UnicodeDecodeError, csv.Error):
         headers = []
     bare = [h.removeprefix("accuracy/") for h in headers]
-    return next((name for name in ACCURACIES if name in bare), ACCURACIES[0])
+    return next((name for name in accuracies() if name in bare), accuracies()[0])
 
 
 def log(rows: Sequence[ScoredRow], name: str, basis: Basis, options: Options) -> str:
@@ -57,7 +57,7 @@ def log(rows: Sequence[ScoredRow], name: str, basis: Basis, options: Options) ->
                     "netzip.baseline": origin,
                     "netzip.basis": basis.label(),
                     "netzip.terms": row.score.terms,
-                    "netzip.flags": ",".join(row.row.flags),
+                    "netzip.flags": join_flags(row.row.flags),
                     **kind,
                 },
             )

@@ -8,6 +8,7 @@ from netzip_mlflow.runs import baseline, candidates
 from netzip_mlflow.runs.bench import Bench
 from netzip_mlflow.runs.further_runtimes import compare_runtimes
 from netzip_mlflow.runs.job import Options, describe_recipe, job, open_tracker
+from netzip_mlflow.scoring import Constraints
 from netzip_mlflow.tasks import open_task
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ def train(recipe: Recipe, options: Options) -> Candidate:
         describe_recipe(work.run, recipe, task)
         bench = Bench(work, recipe, task)
         candidate = baseline.ready(bench, network)
-        candidates.inspect_and_judge(work, candidate, None, recipe, task)
-        candidates.time_and_grade(work, [candidate], recipe)
+        candidates.inspect_and_judge(candidate, None, bench.conditions)
+        limits = Constraints.from_spec(recipe.score)
+        candidates.time_and_grade(work, [candidate], bench.conditions, bench.basis, limits)
         candidates.finish(candidate)
         if candidate.measured is not None:
-            compare_runtimes(work, [candidate.measured], recipe.measure, recipe.seed)
+            compare_runtimes(work, [candidate.measured], bench.conditions)
         return candidate

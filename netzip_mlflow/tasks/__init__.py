@@ -6,22 +6,34 @@ Stages, techniques, metrics and views speak to `Task` only; none asks which task
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from netzip_mlflow.errors import Problem, did_you_mean
+from netzip_mlflow.metrics import catalogue
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
     from netzip_mlflow.data import Split
-    from netzip_mlflow.recipe import DataSpec
+    from netzip_mlflow.metrics import Metric
+    from netzip_mlflow.recipe import DataSpec, Recipe
     from netzip_mlflow.runtimes import Session
 
-__all__ = ["TABLE", "Comparison", "Evaluation", "OutOfReach", "Task", "check", "open_task"]
+__all__ = [
+    "TABLE",
+    "Comparison",
+    "Evaluation",
+    "OutOfReach",
+    "Task",
+    "accuracies",
+    "check",
+    "complete",
+    "open_task",
+]
 
 TABLE = {"classification": "netzip_mlflow.tasks.classification:Classification"}
 Progress = Callable[[str, float], None]
@@ -56,10 +68,11 @@ class OutOfReach(Exception):
 
 class Task(Protocol):
     """One problem with its data; `primary` is the accuracy that P uses by default, `sizes` counts
-    the samples of each split."""
+    the samples of each split, `metrics` are the records of all that it logs."""
 
     name: str
     primary: str
+    metrics: tuple[Metric, ...]
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     digest: str
@@ -111,9 +124,21 @@ class Task(Protocol):
 
 
 def open_task(name: str, spec: DataSpec, seed: int) -> Task:
-    """A task with its data opened. Raises InputError as the data set does."""
-    module, _, attribute = TABLE[name].partition(":")
-    return getattr(importlib.import_module(module), attribute).open(spec, seed)
+    """A task with its data opened; its metrics' records become known. Raises InputError as the data
+    set does."""
+    return _task_class(name).open(spec, seed)
+
+
+def accuracies(metrics: Iterable[Metric]) -> tuple[str, ...]:
+    """Names of the metrics that a score may use: accuracies of which more is better."""
+    return tuple(m.name for m in metrics if m.key.startswith("accuracy/") and m.better == "more")
+
+
+def complete(recipe: Recipe) -> Recipe:
+    """The recipe with the accuracy written out that its score uses."""
+    accuracy = recipe.score.accuracy or _task_class(recipe.task).primary
+    score = recipe.score.model_copy(update={"accuracy": accuracy})
+    return recipe.model_copy(update={"score": score})
 
 
 def check(raw: Mapping[str, Any]) -> list[Problem]:
@@ -124,11 +149,17 @@ def check(raw: Mapping[str, Any]) -> list[Problem]:
     if name not in TABLE:
         hint = did_you_mean(str(name), TABLE)
         return [Problem("task", f"unknown task {name!r}", ", ".join(TABLE), hint)]
-    module, _, attribute = TABLE[name].partition(":")
-    known = getattr(importlib.import_module(module), attribute).accuracies
+    allowed = accuracies(_task_class(name).metrics)
     score = raw.get("score")
-    wanted = score.get("accuracy", known[0]) if isinstance(score, Mapping) else known[0]
-    if wanted in known:
+    wanted = score.get("accuracy") if isinstance(score, Mapping) else None
+    if wanted is None or wanted in allowed:
         return []
-    hint = did_you_mean(str(wanted), known)
-    return [Problem("score.accuracy", f"{wanted!r} is not allowed", ", ".join(known), hint)]
+    hint = did_you_mean(str(wanted), allowed)
+    return [Problem("score.accuracy", f"{wanted!r} is not allowed", ", ".join(allowed), hint)]
+
+
+def _task_class(name: str) -> Any:
+    module, _, attribute = TABLE[name].partition(":")
+    cls = getattr(importlib.import_module(module), attribute)
+    catalogue.add(cls.metrics, "task")
+    return cls

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from netzip_mlflow.errors import NetzipError, SplitSealed
-from netzip_mlflow.metrics import accuracy, fidelity
+from netzip_mlflow.metrics import Metric, accuracy, fidelity
+from netzip_mlflow.metrics.scores import DROP
 from netzip_mlflow.tasks import Comparison, Evaluation, OutOfReach
 
 if TYPE_CHECKING:
@@ -29,13 +30,7 @@ class Classification:
 
     name = "classification"
     primary = "top1"
-    accuracies: ClassVar[tuple[str, ...]] = (
-        "top1",
-        "top5",
-        "precision_macro",
-        "recall_macro",
-        "f1_macro",
-    )
+    metrics: tuple[Metric, ...] = (*accuracy.METRICS, DROP, *fidelity.METRICS)
 
     def __init__(self, data: Dataset) -> None:
         self.classes = data.classes

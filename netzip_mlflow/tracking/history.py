@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
+from netzip_mlflow.metrics.row import Row, split_facts, split_flags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from netzip_mlflow.tracking.runs import Tracker
 
-__all__ = ["GROUPED", "grouped", "is_baseline", "read", "row"]
+__all__ = ["GROUPED", "accuracy_key", "grouped", "is_baseline", "read", "row"]
 
 COMPARED = ("baseline", "candidate", "trial", "measurement", "scored")
 GROUPED = ("basis", "terms", "baseline", "fingerprint")
@@ -86,17 +87,28 @@ def is_baseline(run: MlflowRun) -> bool:
     return run.data.tags.get("netzip.baseline") == run.info.run_id
 
 
-def row(run: MlflowRun) -> dict[str, Any]:
+def row(run: MlflowRun) -> Row:
+    """One row of a comparison."""
     tags = run.data.tags
-    texts = {
-        "name": run.info.run_name,
-        "kind": "baseline" if is_baseline(run) else tags["netzip.kind"],
-        "chain": tags.get("netzip.chain", ""),
-        "status": run.info.status,
-        "run_id": run.info.run_id,
-        "verdict": tags.get("netzip.verdict", ""),
-        "reasons": tags.get("netzip.reason", ""),
-        "flags": tags.get("netzip.flags", ""),
-        "error": "",
-    }
-    return texts | json.loads(tags.get("netzip.facts", "{}")) | run.data.metrics
+    facts, absent = split_facts(json.loads(tags.get("netzip.facts", "{}")))
+    return Row(
+        name=str(run.info.run_name),
+        kind="baseline" if is_baseline(run) else tags["netzip.kind"],
+        chain=tags.get("netzip.chain", ""),
+        status=run.info.status,
+        verdict=tags.get("netzip.verdict", ""),
+        reasons=tuple(filter(None, tags.get("netzip.reason", "").split("\n"))),
+        flags=split_flags(tags.get("netzip.flags", "")),
+        run_id=run.info.run_id,
+        accuracy=accuracy_key(run),
+        metrics=run.data.metrics,
+        facts=facts,
+        absent=absent,
+    )
+
+
+def accuracy_key(run: MlflowRun) -> str:
+    """Of the accuracy that the run's score uses; empty where its basis names none."""
+    parts = run.data.tags.get("netzip.basis", "").split()
+    named = next((part for part in parts if part.startswith("accuracy=")), "")
+    return named.replace("=", "/")

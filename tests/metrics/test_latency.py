@@ -7,7 +7,8 @@ import pytest
 
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.metrics import latency
-from netzip_mlflow.metrics.latency import Latency, Timing, interleave, throughput
+from netzip_mlflow.metrics.latency import Latency, Timing, interleave
+from netzip_mlflow.metrics.throughput import throughput
 from netzip_mlflow.statistics import Interval, bootstrap_median_ratio
 
 MS = 1_000_000

@@ -41,7 +41,7 @@ def heavy(tmp_path):
 
 def test_a_fresh_process_holds_at_least_the_weights(forms, heavy):
     small, large = fresh_process(forms["float"], 1), fresh_process(heavy, 1)
-    assert (small.reasons, large.reasons) == ({}, {})
+    assert (small.absent, large.absent) == ({}, {})
     for found in (small, large):
         assert set(found.metrics) == {"size/load_ms", "size/first_inference_ms", "size/ram_bytes"}
         assert all(figure > 0 for figure in found.metrics.values())
@@ -79,7 +79,7 @@ def test_threads_reach_the_process(forms, monkeypatch, threads):
     found = fresh_process(forms["float"], threads)
     assert seen[-2:] == [str(threads), "onnxruntime"]
     assert found.metrics == {"size/load_ms": 1.0}
-    assert found.reasons == {"size/ram_bytes": "x"}
+    assert found.absent == {"size/ram_bytes": "x"}
 
 
 def test_a_file_that_does_not_load_is_bad_input(tmp_path):

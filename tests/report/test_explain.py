@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from netzip_mlflow.metrics.row import Row
 from netzip_mlflow.report.explain import explain
 
 
 def ratio(value, **more):
     low, high = value * 0.98, value * 1.02
-    return {"ratio/its": value, "ratio/its_low": low, "ratio/its_high": high} | more
+    record = {"name": "a", "ratio/its": value, "ratio/its_low": low, "ratio/its_high": high}
+    return Row.of(record | more)
 
 
 def test_faster_says_what_the_runtime_executes():
@@ -51,16 +53,16 @@ def test_zeros_explain_unstructured_pruning():
 
 @pytest.mark.parametrize("value", [1.3, 0.7])
 def test_an_interval_that_contains_one_is_no_change_whatever_the_median(value):
-    row = {"ratio/its": value, "ratio/its_low": 0.6, "ratio/its_high": 1.4}
+    row = ratio(value, **{"ratio/its_low": 0.6, "ratio/its_high": 1.4})
     assert explain(row)[0].startswith("No measurable change")
 
 
 def test_without_interval_nothing_is_judged():
-    assert explain({"ratio/its": 2.0}) == [
+    assert explain(Row("a", metrics={"ratio/its": 2.0})) == [
         "Latency ratio 2.00; without an interval it is not judged."
     ]
 
 
 def test_nothing_to_say():
-    assert explain({}) == []
+    assert explain(Row("a")) == []
     assert explain(ratio(1.0, kind="baseline")) == []

@@ -1,21 +1,20 @@
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 import pytest
 
 from netzip_mlflow.errors import NetzipError
-from netzip_mlflow.report.ranking import accuracy_key, arrange, count, number, standings, text
+from netzip_mlflow.metrics.row import Row
+from netzip_mlflow.report.ranking import accuracy_key, arrange, standings
 
 
 def names(rows):
-    return [row["name"] for row in rows]
+    return [row.name for row in rows]
 
 
 def test_order(frame):
     parts = arrange(frame)
-    assert parts.baseline["name"] == "baseline"
+    assert parts.baseline.name == "baseline"
     assert names(parts.feasible) == ["four_bit", "int8", "half"]
     assert names(parts.infeasible) == ["half_macs", "dead"]
     assert names(parts.failed) == ["svd"]
@@ -35,7 +34,7 @@ def test_selection_reads_validation_not_test(frame):
 def test_without_validation_figures_the_plain_ones_count():
     frame = pd.DataFrame({"name": ["fp32", "a", "b"], "score/ocs": [0.0, 1.0, 2.0]})
     parts = arrange(frame)
-    assert (parts.baseline["name"], names(parts.feasible)) == ("fp32", ["b", "a"])
+    assert (parts.baseline.name, names(parts.feasible)) == ("fp32", ["b", "a"])
 
 
 def test_standings(frame):
@@ -74,14 +73,12 @@ def test_frames_that_cannot_be_arranged(frame, told):
 
 
 def test_accuracy_key():
-    assert accuracy_key([{"accuracy/top1": math.nan, "accuracy/map50": 0.5}]) == "accuracy/map50"
-    assert accuracy_key([{"accuracy/map50": 0.5, "accuracy/map50_95": 0.3}]) == "accuracy/map50_95"
+    def row(accuracy="", **metrics):
+        metrics = {f"accuracy/{name}": value for name, value in metrics.items()}
+        return Row("a", accuracy=accuracy, metrics=metrics)
+
+    assert accuracy_key([row(map50=0.5)]) == "accuracy/map50"
+    assert accuracy_key([row(map50=0.5, map50_95=0.3)]) == "accuracy/map50_95"
+    assert accuracy_key([row("accuracy/f1_macro", top1=0.5, f1_macro=0.5)]) == "accuracy/f1_macro"
     with pytest.raises(NetzipError, match="no accuracy"):
-        accuracy_key([{}])
-
-
-def test_absent_is_none_empty_or_zero():
-    row = {"a": math.nan, "b": "x", "c": 2.0, "d": None, "e": "42"}
-    assert [number(row, k) for k in "abcdz"] == [None, None, 2.0, None, None]
-    assert [text(row, k) for k in "abz"] == ["", "x", ""]
-    assert [count(row, k) for k in "abcez"] == [0, 0, 2, 42, 0]
+        accuracy_key([row(ece=0.1)])

@@ -14,8 +14,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from netzip_mlflow import data, models, recipe, runtimes, search, tasks, techniques
-from netzip_mlflow.metrics import process
-from netzip_mlflow.metrics.process import FreshProcess
+from netzip_mlflow.metrics import catalogue, process
+from netzip_mlflow.metrics.family import Figures
 from netzip_mlflow.report import plots, search_plots
 from netzip_mlflow.runs.job import Options
 
@@ -91,7 +91,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks at load time and memory, for which a process is started that takes seconds."""
-    nothing = FreshProcess({}, {})
+    nothing = Figures()
     monkeypatch.setattr(process, "fresh_process", lambda *_: nothing)
 
 
@@ -100,7 +100,8 @@ def read_recipe(text: str, folder: Path, *overrides: str) -> Recipe:
     file = folder / "recipe.yaml"
     file.write_text(text)
     rooms = (data, models, tasks, techniques, runtimes, search)
-    return recipe.load(file, overrides, [room.check for room in rooms])
+    checks = [room.check for room in (*rooms, catalogue)]
+    return tasks.complete(recipe.load(file, overrides, checks))
 
 
 @dataclass(frozen=True)

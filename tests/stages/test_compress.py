@@ -15,7 +15,7 @@ import yaml
 from sklearn.metrics import accuracy_score, f1_score
 
 from netzip_mlflow.errors import InputError, NetzipError
-from netzip_mlflow.metrics.keys import describe
+from netzip_mlflow.metrics.catalogue import describe
 from netzip_mlflow.stages.compress import compress
 from netzip_mlflow.tasks import open_task
 from netzip_mlflow.twin import Twin

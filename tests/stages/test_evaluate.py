@@ -6,7 +6,7 @@ import pytest
 
 from netzip_mlflow import MeasureSpec, evaluate, visualise
 from netzip_mlflow.errors import InputError
-from netzip_mlflow.metrics.keys import describe
+from netzip_mlflow.metrics.catalogue import describe
 from netzip_mlflow.techniques.ptq import PTQ
 
 SPEC = MeasureSpec.model_validate(

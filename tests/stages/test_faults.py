@@ -13,7 +13,7 @@ import pytest
 from netzip_mlflow.cli.output import measure_object, measure_text
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import process
-from netzip_mlflow.metrics.process import FreshProcess
+from netzip_mlflow.metrics.family import Figures
 from netzip_mlflow.report import plots, search_note, search_plots, table, views
 from netzip_mlflow.runs import comparison
 from netzip_mlflow.runtimes.onnxruntime import OrtSession
@@ -47,7 +47,7 @@ def trained(migrated, tmp_path_factory) -> Path:
     shutil.copy(migrated, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(process, "fresh_process", lambda *_: FreshProcess(FRESH, {}))
+        patch.setattr(process, "fresh_process", lambda *_: Figures(FRESH))
         train(recipe_of(folder), Options(f"sqlite:///{folder / 'mlflow.db'}", "faults"))
     return folder
 
@@ -81,7 +81,7 @@ def run(trained, monkeypatch, no_pictures):
     monkeypatch.chdir(trained)
     uri = f"sqlite:///{trained / 'mlflow.db'}"
     client = mlflow.MlflowClient(uri)
-    monkeypatch.setattr(process, "fresh_process", lambda *_: FreshProcess(FRESH, {}))
+    monkeypatch.setattr(process, "fresh_process", lambda *_: Figures(FRESH))
 
     def newest(kind: str):
         (found,) = client.search_runs(
@@ -127,7 +127,7 @@ class TestTiming:
         def fresh(path, *_):
             if owner(path) == "half":
                 raise NetzipError(f"{path}: {KILLED}")
-            return FreshProcess(FRESH, {})
+            return Figures(FRESH)
 
         def bind(session, x):
             if owner(session._path) == "four":
@@ -192,7 +192,7 @@ class TestTiming:
         def fresh(path, *_):
             if owner(path) == "half":
                 raise NetzipError(f"{path}: {KILLED}")
-            return FreshProcess(FRESH, {})
+            return Figures(FRESH)
 
         monkeypatch.setattr(process, "fresh_process", fresh)
         left = run("score.size=ram")
@@ -224,7 +224,7 @@ class TestTiming:
         def fresh(path, *_):
             if owner(path) == "baseline":
                 raise NetzipError(f"{path}: {KILLED}")
-            return FreshProcess(FRESH, {})
+            return Figures(FRESH)
 
         monkeypatch.setattr(process, "fresh_process", fresh)
         left = run("score.size=ram")
@@ -355,7 +355,7 @@ def test_a_trial_is_scored_by_what_only_a_clock_tells_and_its_fault_is_its_own(
     def fresh(path, *_):
         if owner(path) == "trial-1":
             raise NetzipError(f"{path}: {KILLED}")
-        return FreshProcess(FRESH, {})
+        return Figures(FRESH)
 
     monkeypatch.setattr(process, "fresh_process", fresh)
     found = searched("search.trials=2", "score.size=ram", "score.max_drop_points=100", short=True)

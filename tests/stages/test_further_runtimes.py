@@ -68,7 +68,7 @@ def test_what_measure_prints_of_them():
         Row("int8", "theirs", "7", 0.25, ms, Interval(2, 2, 2), Interval(3, 3, 3), False, ""),
         Row("int8", "reference", "1", None, None, None, None, False, "the lamp is out"),
     ]
-    each = SimpleNamespace(metrics={}, flags=[], fault="", elsewhere=rows)
+    each = SimpleNamespace(metrics={}, flags=[], fault="", basis=None, elsewhere=rows)
     text = measure_text([(SimpleNamespace(name="int8"), each)])
     (line,) = (line for line in text.splitlines() if "theirs" in line)
     assert line.split() == [
@@ -95,14 +95,15 @@ def test_a_runtime_of_a_users_own_scores(compressed, workplace, user_code, monke
             assert each.metrics[key] > 0, key
         for key in ("speed/layers", "speed/int8_layers"):
             assert key not in each.metrics
-            assert "does not say" in each.facts[f"absent {key}"]
-        assert each.session.describe()["runtime"] == "plain", subject
+            assert "does not say" in each.absent[key]
+        assert each.model.session.describe()["runtime"] == "plain", subject
     assert (
         rows[0][1].metrics["accuracy/top1"]
         == compressed.runs["baseline"].data.metrics["accuracy/top1"]
     )
     ours = find().load(files[0]).describe()
     digests = [
-        machine.digest(machine.fingerprint(each)) for each in (ours, rows[0][1].session.describe())
+        machine.digest(machine.fingerprint(each))
+        for each in (ours, rows[0][1].model.session.describe())
     ]
     assert digests[0] != digests[1], "figures of two runtimes never share a ratio"

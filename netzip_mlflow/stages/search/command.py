@@ -95,7 +95,7 @@ def search_recipe(recipe: Recipe, options: Options, request: Request) -> Found |
                 bench = _bench(work, recipe, task)
                 origin = baseline.ready(bench, network())
                 _bind(study, origin)
-                candidates.inspect_and_judge(work, origin, None, recipe, task)
+                candidates.inspect_and_judge(origin, None, bench.conditions)
                 trials = _trials(bench, origin, study, lock, end)
                 return _search(trials, ready, request, url)
 

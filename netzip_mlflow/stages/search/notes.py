@@ -77,7 +77,7 @@ def _summarise(work: Job, trials: Trials, outcome: Outcome, winner: Winner | Non
     summary = search_note.summary(
         _about(trials),
         state,
-        pd.DataFrame([candidates.row(c) for c in outcome.candidates]),
+        pd.DataFrame([candidates.row(c).record() for c in outcome.candidates]),
         winner,
         basis=origin.basis.label(),
         terms=origin.terms,

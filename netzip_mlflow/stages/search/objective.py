@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+    from netzip_mlflow.metrics.family import Conditions
     from netzip_mlflow.recipe import Recipe
     from netzip_mlflow.runs.bench import Bench
     from netzip_mlflow.runs.candidates import Candidate
@@ -186,32 +187,29 @@ class Trials:
         """
         assert made.file is not None  # noqa: S101 (stored before)
         assert self.origin.measured is not None  # noqa: S101 (judged before)
-        spec, seed, score = self.recipe.measure, self.recipe.seed, self.recipe.score
-        made.measured = found = measuring.inspect(made.name, made.file, spec)
-        baseline = self.origin.measured.apart()
+        made.measured = found = measuring.inspect(made.name, made.file, self.conditions)
+        baseline = self.origin.measured.copy()
         accuracy = baseline.metrics[f"validation/accuracy/{self.task.primary}"]
         least = self.limits.least(accuracy)
-        splits = ("validation",)
+        watched = dataclasses.replace(self.conditions, progress=progress)
         try:
-            measuring.judge(
-                found, baseline, self.task, splits, spec, seed, progress, at_least=least
-            )
+            measuring.judge(found, baseline, watched, ("validation",), at_least=least)
         except OutOfReach as known:
             drop = 100 * (accuracy - min(known.accuracy, known.at_best))
             raise Stopped.by_drop(f"after {known.seen} images of validation", drop) from known
         untimed = {
             k: v for k, v in self._violations(found.metrics).items() if k not in scoring.TIMED
         }
-        scored_by_clock = measuring.needs_clock(score)
+        scored_by_clock = measuring.needs_timing(self.recipe.score)
         timed = self.limits.timed or scored_by_clock
         if timed and all(excess <= 0 for excess in untimed.values()):
             with self.timing_lock.alone() as quiet:
-                measuring.clock([baseline, found], spec, seed, self.work.progress)
+                measuring.time_together([baseline, found], self.conditions)
             found.flags += [] if quiet else ["noisy"]
             if found.fault:
                 raise NetzipError(found.fault)
         if not scored_by_clock or "ratio/its" in found.metrics:
-            measuring.grade(found, baseline, score, self.limits)
+            measuring.grade(found, baseline, self.bench.basis, self.limits)
         else:
             found.metrics["validation/score/ocs"] = 0.0  # outside a limit: never ranked by it
         if made.seconds is not None:
@@ -283,7 +281,7 @@ class Trials:
     def bound(self, chain: Sequence[Technique]) -> float | None:
         """The highest OCS of a chain whose size is known before its training; None where a bound
         is not exact: another basis, or more objectives than one."""
-        basis = scoring.Basis.from_spec(self.recipe.score)
+        basis = self.bench.basis
         known = basis.speed in scoring.KNOWN_SPEEDS and basis.size in scoring.KNOWN_SIZES
         if not known or (self.recipe.search and self.recipe.search.objectives):
             return None
@@ -327,9 +325,14 @@ class Trials:
         return records.best_ocs(records.ended(self.study))
 
     @functools.cached_property
+    def conditions(self) -> Conditions:
+        """Of every trial; further metric families are asked in the final comparison only."""
+        return dataclasses.replace(self.bench.conditions, families=())
+
+    @functools.cached_property
     def untrained(self) -> Untrained:
         """What chains ship that have not trained."""
-        return Untrained(self.work, self.recipe, self.origin, self.context, self.timing_lock)
+        return Untrained(self.work, self.conditions, self.origin, self.context, self.timing_lock)
 
     def _watched(self, made: Candidate) -> Context:
         """A context that pauses while another process times, that ends a trial in time, and a

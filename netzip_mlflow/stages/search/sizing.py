@@ -14,7 +14,7 @@ from netzip_mlflow.twin import Twin
 
 if TYPE_CHECKING:
     from netzip_mlflow.deployable import Deployable
-    from netzip_mlflow.recipe import Recipe
+    from netzip_mlflow.metrics.family import Conditions
     from netzip_mlflow.runs.candidates import Candidate
     from netzip_mlflow.runs.job import Job
     from netzip_mlflow.search.timing_lock import TimingLock
@@ -34,7 +34,7 @@ class Untrained:
     """
 
     work: Job
-    recipe: Recipe
+    conditions: Conditions
     origin: Candidate
     context: Context
     timing_lock: TimingLock
@@ -58,10 +58,10 @@ class Untrained:
         key = sizes.size_key(chain)
         if key not in self._speeds:
             assert self.origin.measured is not None  # noqa: S101 (judged before)
-            spec, made = self.recipe.measure, self._made(chain).apart()
+            made = self._made(chain).copy()
             with self.timing_lock.alone() as quiet:
-                both = [self.origin.measured.apart(), made]
-                measuring.clock(both, spec, self.recipe.seed, self.work.progress)
+                both = [self.origin.measured.copy(), made]
+                measuring.time_together(both, self.conditions)
             certain = quiet and "noisy" not in made.flags and not made.fault
             self._speeds[key] = made.metrics if certain else {}
         return self._speeds[key]
@@ -80,7 +80,7 @@ class Untrained:
             )
             self._last = None
             file = made.save(self.work.folder / "untrained")
-            self._last = key, measuring.inspect("untrained", file, self.recipe.measure)
+            self._last = key, measuring.inspect("untrained", file, self.conditions)
         return self._last[1]
 
     def _progress(self, what: str, done: float) -> None:

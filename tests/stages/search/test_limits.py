@@ -148,20 +148,19 @@ class TestBeforeItsTraining:
 
     @pytest.mark.slow
     def test_a_network_that_will_be_too_slow(self, searched, client, monkeypatch):
-        real = measuring.clock
+        real = measuring.time_together
 
-        def clock(measured, *given):
+        def time_together(measured, conditions):
             """As fast as they are small, and known to 10 %."""
-            found = real(measured, *given)
+            real(measured, conditions)
             for each in measured:
                 each.flags.clear()
                 ratio = measured[0].metrics["size/disk_bytes"] / each.metrics["size/disk_bytes"]
                 for key, value in (("ratio/its", ratio), ("speed/latency_ms", 1 / ratio)):
                     around = {"": value, "_low": 0.9 * value, "_high": 1.1 * value}
                     each.metrics |= {key + end: figure for end, figure in around.items()}
-            return found
 
-        monkeypatch.setattr(measuring, "clock", clock)
+        monkeypatch.setattr(measuring, "time_together", time_together)
         trials, runs = self.runs(searched, client, "search.limits.min_speedup=6")
         assert [records.outcome(trial) for trial in trials] == ["infeasible", "feasible", "stopped"]
         ratio = runs[2].data.metrics["ratio/its"]
