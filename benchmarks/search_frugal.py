@@ -43,6 +43,7 @@ def naive(seed: int, trials: int, store: str) -> Curve:
     from netzip_mlflow.runs import baseline, candidates
     from netzip_mlflow.runs.bench import Bench, context_of
     from netzip_mlflow.runs.job import Options, job, open_tracker
+    from netzip_mlflow.scoring import Constraints
     from netzip_mlflow.stages.search.setup import space_of
     from netzip_mlflow.tasks import open_task
 
@@ -57,8 +58,8 @@ def naive(seed: int, trials: int, store: str) -> Curve:
     with job("search", "naive", options, open_tracker(options)) as work:
         bench = Bench(work, recipe, task)
         origin = baseline.ready(bench, network)
-        candidates.inspect_and_judge(work, origin, None, recipe, task)
-        context = context_of(bench, origin)
+        candidates.inspect_and_judge(origin, None, bench.conditions)
+        context, limits = context_of(bench, origin), Constraints.from_spec(recipe.score)
         first, twin = origin.measured, origin.twin
         assert first is not None
         assert twin is not None
@@ -68,11 +69,10 @@ def naive(seed: int, trials: int, store: str) -> Curve:
             made = candidates.start(work, f"trial-{number}", label, kind="trial")
             try:
                 made.file = candidates.walk(made, chain, twin, context).save(made.folder)
-                spec, splits = recipe.measure, ("validation",)
-                found = measuring.inspect(made.name, made.file, spec)
-                measuring.judge(found, first, task, splits, spec, seed, work.progress)
-                measuring.clock([first, found], spec, seed, work.progress)
-                measuring.grade(found, first, recipe.score)
+                found = measuring.inspect(made.name, made.file, bench.conditions)
+                measuring.judge(found, first, bench.conditions, ("validation",))
+                measuring.time_together([first, found], bench.conditions)
+                measuring.grade(found, first, bench.basis, limits)
             except NetzipError as error:
                 candidates.fail(made, error)
                 continue
