@@ -38,7 +38,7 @@ import onnxruntime
 
 from netzip_mlflow import recipe as recipes
 from netzip_mlflow import runtimes
-from netzip_mlflow.data import Dataset, open_data
+from netzip_mlflow.data import Dataset, load_source, open_source
 from netzip_mlflow.runs.baseline import prepare
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
@@ -52,7 +52,7 @@ PIECES, PASSES = 16, 3
 def main() -> None:
     """Both files, one line."""
     recipe = recipes.load(RECIPE)
-    data = open_data(recipe.data, recipe.seed)
+    data = open_source(load_source(recipe.data), recipe.data, recipe.seed, np.asarray)
     task = Classification(data)
     network = prepare(recipe, task)
     context = Context.of(task, network, seed=recipe.seed)

@@ -59,12 +59,12 @@ def main() -> None:
     from netzip_mlflow.twin import Architecture, InputSpec, Twin
 
     task = open_task("classification", DataSpec(name="digits", test=0.2), 0)
-    architecture = Architecture("name", "resnet8")
+    architecture = Architecture("name", "resnet8", task.arguments)
     torch.manual_seed(0)
     channels = task.shape[0]
     spec = InputSpec(task.shape, (0.5,) * channels, (0.5,) * channels)
-    model = architecture.build(len(task.classes), task.shape)
-    origin = Twin(model, spec, task.classes, architecture)
+    model = architecture.build(task.shape, task.outputs)
+    origin = Twin(model, spec, task.outputs, architecture, task.facts)
     context = Context.of(task, origin, device="cpu")
     first, second = (techniques.chain([*BEGINNING, {end: {}}]) for end in ("ptq", "half"))
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from netzip_mlflow.recipe import MeasureSpec, Recipe, ScoreSpec
     from netzip_mlflow.recipe import load as load_recipe
     from netzip_mlflow.scoring import Basis, read_table, score_table
+    from netzip_mlflow.signature import OutputSpec
     from netzip_mlflow.stages.evaluate import evaluate, visualise
     from netzip_mlflow.tasks.classification import Classification
+    from netzip_mlflow.tasks.task_base import TaskBase
     from netzip_mlflow.techniques import Context, Technique, Traits, parameter
     from netzip_mlflow.techniques.binarise import Binarise
     from netzip_mlflow.techniques.distil import Distil
@@ -57,6 +59,7 @@ _HOMES = {
     "InputError": "errors",
     "MeasureSpec": "recipe",
     "NetzipError": "errors",
+    "OutputSpec": "signature",
     "PTQ": "techniques.ptq",
     "PruneChannels": "techniques.prune_channels",
     "PruneL1": "techniques.prune_l1",
@@ -65,6 +68,7 @@ _HOMES = {
     "Recipe": "recipe",
     "ScoreSpec": "recipe",
     "ShareKernels": "techniques.share_kernels",
+    "TaskBase": "tasks.task_base",
     "Technique": "techniques",
     "Traits": "techniques",
     "Twin": "twin",
@@ -93,12 +97,14 @@ __all__ = [
     "InputError",
     "MeasureSpec",
     "NetzipError",
+    "OutputSpec",
     "PruneChannels",
     "PruneL1",
     "PruneRandom",
     "Recipe",
     "ScoreSpec",
     "ShareKernels",
+    "TaskBase",
     "Technique",
     "Traits",
     "Twin",

@@ -3,58 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.signature import outputs_of
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["Lesson", "Teacher", "attention", "matched"]
 
+Outputs = tuple["torch.Tensor", ...]
+Imitation = Callable[[Outputs, Outputs, float], "torch.Tensor"]
 MEMORY = 2**30  # bytes of a teacher's answers that are kept; more are computed anew each time
 
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A network on the deployable's input, how soft its targets are (T), their weight (alpha), and
-    the weight of attention transfer (`features`, 0 is off)."""
+    """A network on the deployable's input, and how its answers are imitated: by the task's
+    `imitate`, at a temperature, with a weight (alpha), and by attention transfer with another
+    (`features`, 0 is off)."""
 
     network: torch.nn.Module
+    imitate: Imitation
     temperature: float
     alpha: float
     features: float = 0.0
 
-    def soft(self, scores: torch.Tensor, wanted: torch.Tensor, hard: torch.Tensor) -> torch.Tensor:
-        """alpha T^2 KL(teacher_T || student_T) + (1 - alpha) hard; scores are (n, classes).
-
-        Source: Hinton et al., arXiv 1503.02531, section 2.
-
-        Raises:
-            NetzipError: teacher and student know different numbers of classes.
-        """
-        from torch.nn import functional
-
-        if wanted.shape != scores.shape:
-            raise NetzipError(
-                f"the teacher gives {wanted.shape[-1]} scores an image and the student "
-                f"{scores.shape[-1]}; allowed: a teacher of the same classes"
-            )
-        target = functional.log_softmax(wanted / self.temperature, dim=1)
-        given = functional.log_softmax(scores / self.temperature, dim=1)
-        soft = functional.kl_div(given, target, reduction="batchmean", log_target=True)
-        return self.alpha * self.temperature**2 * soft + (1 - self.alpha) * hard
+    def soft(self, outputs: Outputs, wanted: Outputs, hard: torch.Tensor) -> torch.Tensor:
+        """alpha x imitation + (1 - alpha) x hard."""
+        imitation = self.imitate(outputs, wanted, self.temperature)
+        return self.alpha * imitation + (1 - self.alpha) * hard
 
     @contextlib.contextmanager
     def lesson(
-        self, student: torch.nn.Module, shape: tuple[int, int, int], *, images: int, views: int
+        self, student: torch.nn.Module, shape: tuple[int, ...], *, images: int, views: int
     ) -> Iterator[Lesson]:
         """A training run of a student, both networks in eval mode as they come.
 
         Args:
-            shape: of an image, (C, H, W).
+            shape: of a sample, channels first.
             images: of the training split.
             views: how many versions of each image there are and come again; 0 where none does.
 
@@ -94,7 +84,7 @@ class Lesson:
 
     def loss(
         self,
-        scores: torch.Tensor,
+        outputs: Outputs,
         pixels: torch.Tensor,
         hard: torch.Tensor,
         positions: torch.Tensor,
@@ -103,15 +93,16 @@ class Lesson:
         """The student's loss on a batch that its network has just seen.
 
         Args:
-            scores: of the student, float32 (n, classes).
-            pixels: the batch, float32 (n, C, H, W) in [0, 1].
-            hard: the loss by the labels.
+            outputs: of the student, float32 (n, ...) each.
+            pixels: the batch, float32 (n, C, ...) in [0, 1].
+            hard: the loss by the targets.
             positions: of the images in the split, int64 (n,).
             view: which version of them it is.
         """
         answers = self._answers(pixels, positions, view)
-        value = self.teacher.soft(scores, answers[0], hard)
-        for given, wanted in zip(self.given.values(), answers[1:], strict=True):
+        count = len(answers) - len(self.given)
+        value = self.teacher.soft(outputs, tuple(answers[:count]), hard)
+        for given, wanted in zip(self.given.values(), answers[count:], strict=True):
             distance = (attention(given) - wanted).pow(2).sum(1).mean()
             value = value + self.teacher.features / 2 * distance
         return value
@@ -119,7 +110,7 @@ class Lesson:
     def _answers(
         self, pixels: torch.Tensor, positions: torch.Tensor, view: int
     ) -> list[torch.Tensor]:
-        """Scores, then attention maps: remembered where all of the batch is known."""
+        """Outputs, then attention maps: remembered where all of the batch is known."""
         import torch
 
         if view in self._known:
@@ -127,8 +118,8 @@ class Lesson:
             if bool(done[positions].all()):
                 return [part[positions] for part in kept]
         with torch.inference_mode():
-            scores = self.teacher.network(pixels).float()
-            found = [scores, *(attention(self.wanted[name]) for name in self.given)]
+            outputs = [each.float() for each in outputs_of(self.teacher.network(pixels))]
+            found = [*outputs, *(attention(self.wanted[name]) for name in self.given)]
         answers = [part.clone() for part in found]  # autograd keeps no tensor of inference mode
         if self._fits(answers):
             if view not in self._known:
@@ -157,7 +148,7 @@ def attention(maps: torch.Tensor) -> torch.Tensor:
 
 
 def matched(
-    student: torch.nn.Module, teacher: torch.nn.Module, shape: tuple[int, int, int]
+    student: torch.nn.Module, teacher: torch.nn.Module, shape: tuple[int, ...]
 ) -> list[str]:
     """The layers that attention transfer compares: the last one of each resolution.
 
@@ -177,7 +168,7 @@ def matched(
     return list(last.values())
 
 
-def _sizes(network: torch.nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[int, int]]:
+def _sizes(network: torch.nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:
     """Height and width of the maps of the modules that `matched` may take, as they finish."""
     import torch
 

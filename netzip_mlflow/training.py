@@ -8,25 +8,28 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from netzip_mlflow.data import augmentation
 from netzip_mlflow.distillation import Teacher
 from netzip_mlflow.errors import InputError, NetzipError
+from netzip_mlflow.signature import outputs_of
 
 if TYPE_CHECKING:
     import torch
 
-    from netzip_mlflow.data import Split
+    from netzip_mlflow.data import Changes, Split
     from netzip_mlflow.distillation import Lesson
-    from netzip_mlflow.recipe import Augment, TrainSpec
+    from netzip_mlflow.recipe import TrainSpec
+    from netzip_mlflow.tasks import Task
     from netzip_mlflow.twin import Twin
 
 __all__ = ["Epoch", "Fitted", "Teacher", "choose_device", "cores", "fit", "seeded"]
 
 VECTOR = 16  # float32 numbers in the widest vector register, AVX-512's
 LOGGED = ("training/loss", "training/validation")  # by epoch
-Loss = Callable[["torch.Tensor", "torch.Tensor", float], "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,9 @@ class Fitted:
 def fit(
     twin: Twin,
     split: Split,
+    task: Task,
     *,
     spec: TrainSpec,
-    loss: Loss,
-    validate: Callable[[torch.nn.Module], float],
     teacher: Teacher | None = None,
     keep_start: bool = False,
     views: int = 0,
@@ -67,10 +69,9 @@ def fit(
     """Train a copy of the twin; weights under a mask that is False stay zero.
 
     Args:
-        split: what is trained on; float32 NCHW in [0, 1] and int64 labels.
+        split: what is trained on.
+        task: whose loss is lowered, and on whose validation split the best epoch is chosen.
         spec: epochs, optimiser, schedule, augmentation, precision.
-        loss: (scores, targets, label_smoothing) to a scalar.
-        validate: accuracy (fraction) of a network on validation; the best epoch is kept.
         keep_start: whether the twin as it came competes as epoch 0.
         views: 0 augments every image anew each time; N makes N augmented views of each once, of
             which epoch e shows number (e - 1) mod N. A teacher is asked once about each view (and
@@ -94,14 +95,13 @@ def fit(
             lesson = stack.enter_context(
                 teacher.lesson(network, twin.input.shape, images=len(split), views=again)
             )
-        masks = _masks(student, device)
-        course = _Course(network, split, spec, loss, lesson, masks, views, seed, device)
-        best = (0, validate(network) if keep_start else -1.0)
+        course = _Course(student, network, split, task, spec, lesson, views, seed, device)
+        best = (0, task.validate(network) if keep_start else -1.0)
         best_state = copy.deepcopy(network.state_dict())
         history: list[Epoch] = []
         for number in range(1, spec.epochs + 1):
-            mean = course.epoch(number, progress)
-            epoch = Epoch(number, mean, validate(network), course.rate)
+            loss = course.epoch(number, progress)
+            epoch = Epoch(number, loss, task.validate(network), course.rate)
             history.append(epoch)
             for key, value in zip(LOGGED, (epoch.loss, epoch.validation), strict=True):
                 log(key, value, number)
@@ -118,25 +118,31 @@ class _Course:
 
     def __init__(
         self,
+        student: Twin,
         network: torch.nn.Module,
         split: Split,
+        task: Task,
         spec: TrainSpec,
-        loss: Loss,
         lesson: Lesson | None,
-        masks: list[tuple[torch.nn.Parameter, torch.Tensor]],
         views: int,
         seed: int,
         device: str,
     ) -> None:
         import torch
 
-        self._network, self._split, self._spec = network, split, spec
-        self._loss, self._lesson, self._masks = loss, lesson, masks
+        self._network, self._split, self._task, self._spec = network, split, task, spec
+        self._lesson, self._masks = lesson, _masks(student, device)
         self._device, self._precision = device, _precision(spec, device)
         self._steps = len(_chunks(len(split), spec.batch, torch.Generator()))
         self._optimizer, self._schedule = _optimizer(network, spec, self._steps)
         self._order = torch.Generator().manual_seed(seed)
-        self._views = [_draw(len(split), spec.augment, self._order) for _ in range(views)]
+        self._draw = partial(
+            augmentation.draw,
+            axes=len(split.shape) - 1,
+            augment=spec.augment,
+            order=self._order,
+        )
+        self._views = [self._draw(len(split)) for _ in range(views)]
 
     @property
     def rate(self) -> float:
@@ -152,19 +158,18 @@ class _Course:
         network, spec, total = self._network, self._spec, 0.0
         view = (number - 1) % max(len(self._views), 1)
         shown = self._views[view] if self._views else None
-        batches = _batches(self._split, spec, self._order, self._device, shown)
         network.train()
-        for step, batch in enumerate(batches):
-            scores = _scores(network, batch.images, self._precision)
-            value = self._loss(scores, batch.labels, spec.label_smoothing)
+        for step, batch in enumerate(self._batches(shown)):
+            outputs = _outputs(network, batch.samples, self._precision)
+            value = self._task.loss(outputs, batch.targets, spec.label_smoothing)
             if self._lesson is not None:
-                value = self._lesson.loss(scores, batch.images, value, batch.positions, view)
+                value = self._lesson.loss(outputs, batch.samples, value, batch.positions, view)
             self._optimizer.zero_grad(set_to_none=True)
             value.backward()
             self._optimizer.step()
             self._schedule.step()
             _apply_masks(self._masks)
-            total += float(value.detach()) * len(batch.labels)
+            total += float(value.detach()) * len(batch.positions)
             done = (number - 1 + (step + 1) / self._steps) / spec.epochs
             progress(f"epoch {number}/{spec.epochs}", done)
         network.eval()
@@ -174,6 +179,27 @@ class _Course:
                 f"lower lr (it is {spec.lr:g})"
             )
         return total / len(self._split)
+
+    def _batches(self, view: Changes | None) -> Iterator[_Batch]:
+        """The split in a new order, on the device; changed by the `view` of it, else by new
+        draws."""
+        import torch
+
+        from netzip_mlflow.data import to_input
+
+        split, task, device = self._split, self._task, self._device
+        augmented = self._spec.augment.flip or self._spec.augment.crop
+        for positions in _chunks(len(split), self._spec.batch, self._order):
+            indices = positions.numpy()
+            samples = torch.from_numpy(to_input(split.images[indices]))
+            targets = split.targets[indices]
+            changes = view.of(positions) if view else self._draw(len(positions))
+            if augmented:
+                samples, targets = task.augment(samples, targets, changes)
+            samples = samples.to(device)
+            if samples.ndim == 4:
+                samples = samples.contiguous(memory_format=torch.channels_last)
+            yield _Batch(samples, task.collate(targets, device), positions.to(device))
 
     def end(self) -> None:
         """No gradients are left: they would double every copy of the twin."""
@@ -284,31 +310,12 @@ def _optimizer(
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """float32 (n, C, H, W) in [0, 1], labels int64 (n,), and where in the split they stand."""
+    """float32 (n, C, ...) in [0, 1], targets as the task collates them, and where in the split they
+    stand, int64 (n,)."""
 
-    images: torch.Tensor
-    labels: torch.Tensor
+    samples: torch.Tensor
+    targets: Any
     positions: torch.Tensor
-
-
-def _batches(
-    split: Split, spec: TrainSpec, order: torch.Generator, device: str, view: _Changes | None
-) -> Iterator[_Batch]:
-    """The split in a new order, on the device; changed by the `view` of it, else by new draws."""
-    import torch
-
-    from netzip_mlflow.data import to_input
-
-    for chosen in _chunks(len(split), spec.batch, order):
-        indices = chosen.numpy()
-        images = torch.from_numpy(to_input(split.images[indices]))
-        drawn = view.of(chosen) if view else _draw(len(chosen), spec.augment, order)
-        images = _changed(images, spec.augment.crop, drawn).to(device)
-        yield _Batch(
-            images.contiguous(memory_format=torch.channels_last),
-            torch.from_numpy(split.labels[indices]).to(device),
-            chosen.to(device),
-        )
 
 
 def _chunks(count: int, batch: int, order: torch.Generator) -> list[torch.Tensor]:
@@ -320,48 +327,6 @@ def _chunks(count: int, batch: int, order: torch.Generator) -> list[torch.Tensor
     if batch > 1 and len(chunks) > 1 and len(chunks[-1]) == 1:
         chunks[-2:] = [torch.cat(chunks[-2:])]
     return chunks
-
-
-@dataclass(frozen=True, eq=False)
-class _Changes:
-    """What augmentation does to n images: bool (n,) flips; int64 (2, n) shifts down and right."""
-
-    flips: torch.Tensor | None
-    shifts: torch.Tensor | None
-
-    def of(self, chosen: torch.Tensor) -> _Changes:
-        return _Changes(
-            None if self.flips is None else self.flips[chosen],
-            None if self.shifts is None else self.shifts[:, chosen],
-        )
-
-
-def _draw(count: int, augment: Augment, order: torch.Generator) -> _Changes:
-    import torch
-
-    flips = torch.rand(count, generator=order) < 0.5 if augment.flip else None
-    shifts = None
-    if augment.crop:
-        shifts = torch.randint(0, 2 * augment.crop + 1, (2, count), generator=order)
-    return _Changes(flips, shifts)
-
-
-def _changed(images: torch.Tensor, pad: int, changes: _Changes) -> torch.Tensor:
-    import torch
-    from torch.nn import functional
-
-    _, channels, height, width = images.shape
-    if changes.flips is not None:
-        images = torch.where(changes.flips.view(-1, 1, 1, 1), images.flip(3), images)
-    if changes.shifts is not None:
-        padded = functional.pad(images, (pad,) * 4)
-        top, left = changes.shifts.view(2, -1, 1, 1, 1)
-        rows = (top + torch.arange(height).view(1, 1, -1, 1)).expand(
-            -1, channels, -1, padded.shape[3]
-        )
-        columns = (left + torch.arange(width).view(1, 1, 1, -1)).expand(-1, channels, height, -1)
-        images = padded.gather(2, rows).gather(3, columns)
-    return images
 
 
 def _precision(spec: TrainSpec, device: str) -> contextlib.AbstractContextManager[object]:
@@ -384,14 +349,14 @@ def _fast_bfloat16(device: str) -> bool:
     )
 
 
-def _scores(
+def _outputs(
     network: torch.nn.Module,
-    images: torch.Tensor,
+    samples: torch.Tensor,
     precision: contextlib.AbstractContextManager[object],
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, ...]:
     with precision:
-        scores = network(images)
-    return scores.float()
+        outputs = outputs_of(network(samples))
+    return tuple(each.float() for each in outputs)
 
 
 def _masks(twin: Twin, device: str) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:

@@ -1,8 +1,8 @@
 """The twin: the float torch model as it stands after a chain's float techniques.
 
 Saved as `twin.safetensors` (weights and masks) and `twin.json` (architecture and its arguments,
-the ordered structural edits, input, classes), so that it rebuilds exactly, without pickle and
-without running again, on data, the code that made the edits.
+the ordered structural edits, input, outputs, facts), so that it rebuilds exactly, without pickle
+and without running again, on data, the code that made the edits.
 """
 
 from __future__ import annotations
@@ -19,54 +19,43 @@ from typing import TYPE_CHECKING, Any
 from netzip_mlflow import edits as structural
 from netzip_mlflow.edits import Edit
 from netzip_mlflow.errors import InputError, NetzipError, Problem
+from netzip_mlflow.signature import InputSpec, OutputSpec, check, outputs_of
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Architecture", "Edit", "Grid", "InputSpec", "Twin"]
+__all__ = ["Architecture", "Edit", "Grid", "InputSpec", "OutputSpec", "Twin"]
 
 WEIGHTS, DESCRIPTION = "twin.safetensors", "twin.json"
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """One sample as the deployable takes it: float32 (C, H, W) in [0, 1]; mean, std per channel."""
-
-    shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.shape[0]:
-                raise InputError(
-                    f"model.{name}: {len(values)} values given for images of "
-                    f"{self.shape[0]} channels; allowed: one per channel"
-                )
+FORMAT, OLDER = 2, 1
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Where a network's class comes from: a name of the table, or a factory `module:function`."""
+    """Where a network's class comes from: a name of the table, or a factory `module:function`.
+
+    `arguments` are those of the task (`num_classes`, where it has classes) and of the recipe.
+    """
 
     kind: str
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
-    def build(self, classes: int, shape: tuple[int, int, int]) -> torch.nn.Module:
-        """A network with fresh weights, in eval mode."""
+    def build(self, shape: tuple[int, ...], outputs: OutputSpec) -> torch.nn.Module:
+        """A network with fresh weights, in eval mode, for samples of a shape.
+
+        Raises:
+            InputError: there is no such network, or it does not take such samples and arguments or
+                give such outputs.
+        """
         from netzip_mlflow import models
 
-        make = models.build if self.kind == "name" else models.build_factory
-        channels, height, width = shape
-        return make(
-            self.name,
-            classes=classes,
-            channels=channels,
-            size=(height, width),
-            arguments=self.arguments,
-        )
+        if self.kind == "name":
+            network = models.build(self.name, shape, self.arguments)
+        else:
+            network = models.build_factory(self.name, self.arguments)
+        check(network, shape, outputs, f"model: {self.name}")
+        return network
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +84,16 @@ class Twin:
 
     `model` takes normalised input; `network()` takes the deployable's input. `architecture` is
     None for a plain module of the user's own: it can be deployed, but not saved as a twin.
+    `facts` (JSON) is what the task says of its answers, such as names of classes.
     `masks` holds, per weight name, a bool tensor that is False where a pruning set a zero.
     `grids` says, per layer, on which values its weights lie (`Grid`); `ptq` stores them so.
     """
 
     model: torch.nn.Module
     input: InputSpec
-    classes: tuple[str, ...]
+    outputs: OutputSpec
     architecture: Architecture | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
     edits: tuple[Edit, ...] = ()
     masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
     chain: tuple[str, ...] = ()
@@ -113,23 +104,32 @@ class Twin:
         cls,
         model: torch.nn.Module,
         *,
-        shape: tuple[int, int, int],
-        classes: int | tuple[str, ...],
+        shape: tuple[int, ...],
+        outputs: OutputSpec | None = None,
+        facts: Mapping[str, Any] | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
     ) -> Twin:
-        """Wrap any classifier. Without mean and std it is taken to normalise its input itself."""
-        names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
+        """Wrap any network. Without `outputs` it is asked what it answers; without mean and std it
+        is taken to normalise its input itself.
+
+        Raises:
+            InputError: it does not take samples of the shape.
+        """
+        network = copy.deepcopy(model).eval()
         spec = InputSpec(shape, mean or (0.0,) * shape[0], std or (1.0,) * shape[0])
-        return cls(model=copy.deepcopy(model).eval(), input=spec, classes=names)
+        outputs = outputs or OutputSpec.asked(network, shape, "the network")
+        return cls(network, spec, outputs, facts=facts or {})
 
     def network(self) -> torch.nn.Module:
-        """A module that shares the weights: float32 NCHW in [0, 1] to scores (n, classes)."""
+        """A module that shares the weights: float32 (n, C, ...) in [0, 1] to the outputs, a tuple
+        in the spec's order where there are several."""
         import torch
 
         plain = not any(self.input.mean) and set(self.input.std) == {1.0}
         first = torch.nn.Identity() if plain else _normalise(self.input)
-        return torch.nn.Sequential(first, self.model).eval()
+        last = [_in_order(self.outputs)] if len(self.outputs.names) > 1 else []
+        return torch.nn.Sequential(first, self.model, *last).eval()
 
     def copy(self) -> Twin:
         """The same twin with weights of its own."""
@@ -141,11 +141,7 @@ class Twin:
 
     def digest(self) -> str:
         """SHA-256 over description, weights and masks, first 16 hex digits."""
-        sha = hashlib.sha256(json.dumps(self._description(), sort_keys=True).encode())
-        for name, tensor in sorted(self._tensors().items()):
-            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return sha.hexdigest()[:16]
+        return _digest(self._description(), self._tensors())
 
     def save(self, folder: Path) -> None:
         """Write the two files into `folder` (made if missing).
@@ -173,16 +169,18 @@ class Twin:
             raise NetzipError(f"{folder}: cannot be written: {error}") from error
 
     @classmethod
-    def load(cls, folder: Path, allow: Collection[str] = ()) -> Twin:
+    def load(cls, folder: Path, allow: Collection[str] = (), digest: str = "") -> Twin:
         """Rebuild a saved twin: architecture, then every edit in order, then the weights.
 
         Args:
             allow: the functions, as "module:function", that it may import and call beside this
                 package's and those of installed entry points.
+            digest: what `digest` gave before it was saved, where that is known.
 
         Raises:
-            InputError: a file is missing, is not ours, or does not fit the architecture; the twin
-                names a function that is not allowed, of which nothing has been imported then.
+            InputError: a file is missing, damaged or not ours, or does not fit the architecture;
+                the twin names a function that is not allowed, of which nothing has been imported
+                then.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -193,24 +191,17 @@ class Twin:
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"no twin can be read: {error}", str(folder)) from None
         form = saved.get("format") if isinstance(saved, dict) else None
-        if form != FORMAT:
-            raise InputError(f"a twin of format {form}; allowed: {FORMAT}", str(folder))
+        if form not in (FORMAT, OLDER):
+            raise InputError(f"a twin of format {form}; allowed: {FORMAT}, {OLDER}", str(folder))
         try:
-            given = {k: tuple(saved["input"][k]) for k in ("shape", "mean", "std")}
-            classes, chain = tuple(saved["classes"]), tuple(saved["chain"])
-            architecture = Architecture(**saved["architecture"])
-            edits = tuple(Edit(**edit) for edit in saved["edits"])
-            grids = {
-                k: Grid(form, tensors[f"grid.{k}"]) for k, form in saved.get("grids", {}).items()
-            }
-            _require_allowed(folder, architecture, edits, allow)
-        except (KeyError, TypeError) as error:
+            stored = _stored(saved if form == FORMAT else _renewed(saved), tensors)
+            _require_allowed(folder, stored.architecture, stored.edits, allow)
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"no twin can be read: {DESCRIPTION} is incomplete: {error}", str(folder)
             ) from None
-        spec = InputSpec(**given)
-        model = architecture.build(len(classes), spec.shape)
-        for edit in edits:
+        model = stored.architecture.build(stored.input.shape, stored.outputs)
+        for edit in stored.edits:
             model = structural.replay(model, edit)
         weights = {
             k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")
@@ -221,16 +212,9 @@ class Twin:
             raise InputError(
                 f"the weights do not fit the rebuilt network: {error}", str(folder)
             ) from None
-        return cls(
-            model=model.eval(),
-            input=spec,
-            classes=classes,
-            architecture=architecture,
-            edits=edits,
-            masks={k.removeprefix("mask."): v for k, v in tensors.items() if k.startswith("mask.")},
-            chain=chain,
-            grids=grids,
-        )
+        if digest and (now := _digest(saved, tensors)) != digest:
+            raise InputError(f"the twin is damaged: its digest is {now}, not {digest}", str(folder))
+        return cls(model=model.eval(), **vars(stored))
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         state = {f"model.{k}": v for k, v in self.model.state_dict().items()}
@@ -242,28 +226,89 @@ class Twin:
             "format": FORMAT,
             "architecture": dataclasses.asdict(self.architecture) if self.architecture else None,
             "input": dataclasses.asdict(self.input),
-            "classes": list(self.classes),
+            "outputs": dataclasses.asdict(self.outputs),
+            "facts": dict(self.facts),
             "edits": [dataclasses.asdict(edit) for edit in self.edits],
             "chain": list(self.chain),
             "grids": {name: grid.form for name, grid in self.grids.items()},
         }
 
 
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """The fields of a saved twin but its network."""
+
+    input: InputSpec
+    outputs: OutputSpec
+    architecture: Architecture
+    facts: Mapping[str, Any]
+    edits: tuple[Edit, ...]
+    masks: Mapping[str, torch.Tensor]
+    chain: tuple[str, ...]
+    grids: Mapping[str, Grid]
+
+
+def _stored(saved: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> _Stored:
+    """Raises KeyError or TypeError where something is missing or of another kind."""
+    outputs = saved["outputs"]
+    return _Stored(
+        InputSpec(**{k: tuple(saved["input"][k]) for k in ("shape", "mean", "std")}),
+        OutputSpec(tuple(outputs["names"]), tuple(map(tuple, outputs["shapes"]))),
+        Architecture(**saved["architecture"]),
+        dict(saved["facts"]),
+        tuple(Edit(**edit) for edit in saved["edits"]),
+        {k.removeprefix("mask."): v for k, v in tensors.items() if k.startswith("mask.")},
+        tuple(saved["chain"]),
+        {k: Grid(form, tensors[f"grid.{k}"]) for k, form in saved.get("grids", {}).items()},
+    )
+
+
+def _renewed(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A description of format 1, whose networks all gave one score a class."""
+    classes, architecture = saved["classes"], dict(saved["architecture"])
+    architecture["arguments"] = {"num_classes": len(classes)} | architecture["arguments"]
+    outputs = {"names": ["scores"], "shapes": [[len(classes)]]}
+    facts = {"classes": classes}
+    return {**saved, "architecture": architecture, "outputs": outputs, "facts": facts}
+
+
+def _digest(description: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    sha = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()[:16]
+
+
 def _normalise(spec: InputSpec) -> torch.nn.Module:
     import torch
+
+    a_channel = (1, -1, *[1] * (len(spec.shape) - 1))
 
     class Normalise(torch.nn.Module):
         """(x - mean) / std per channel."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.mean = torch.nn.Buffer(torch.tensor(spec.mean).view(1, -1, 1, 1))
-            self.std = torch.nn.Buffer(torch.tensor(spec.std).view(1, -1, 1, 1))
+            self.mean = torch.nn.Buffer(torch.tensor(spec.mean).view(a_channel))
+            self.std = torch.nn.Buffer(torch.tensor(spec.std).view(a_channel))
 
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return (images - self.mean) / self.std
+        def forward(self, samples: torch.Tensor) -> torch.Tensor:
+            return (samples - self.mean) / self.std
 
     return Normalise()
+
+
+def _in_order(spec: OutputSpec) -> torch.nn.Module:
+    import torch
+
+    class InOrder(torch.nn.Module):
+        """Several outputs, however a network gives them, as a tuple."""
+
+        def forward(self, value: Any) -> tuple[torch.Tensor, ...]:
+            return outputs_of(value, spec.names)
+
+    return InOrder()
 
 
 def _require_allowed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
 import os
 import subprocess
@@ -194,18 +195,30 @@ def task(arrays: dict[str, np.ndarray]) -> Classification:
 
 
 @pytest.fixture(scope="session")
+def changed() -> Callable[..., Any]:
+    """`changed(task, loss=...)`: the task with some of its methods replaced."""
+
+    def make(task: Any, **methods: Any) -> Any:
+        copied = copy.copy(task)
+        vars(copied).update(methods)
+        return copied
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def fresh_twin(task: Classification) -> Twin:
     """The tiny network with random weights, from a factory, so that it can be saved."""
     torch = pytest.importorskip("torch")
     from netzip_mlflow.twin import Architecture, InputSpec, Twin
 
     torch.set_num_threads(1)
-    architecture = Architecture("factory", "tiny_networks:tiny", {"width": 8})
+    architecture = Architecture("factory", "tiny_networks:tiny", {**task.arguments, "width": 8})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = architecture.build(CLASSES, task.shape)
+        model = architecture.build(task.shape, task.outputs)
     spec = InputSpec(task.shape, (0.4, 0.41, 0.42), (0.2, 0.21, 0.22))
-    return Twin(model, spec, task.classes, architecture)
+    return Twin(model, spec, task.outputs, architecture, task.facts)
 
 
 @pytest.fixture(scope="session")
@@ -218,9 +231,8 @@ def twin(task: Classification, fresh_twin: Twin) -> Twin:
     return training.fit(
         fresh_twin,
         task.split("train"),
+        task,
         spec=spec,
-        loss=task.loss,
-        validate=task.validate,
         threads=1,
     ).twin
 

@@ -34,9 +34,8 @@ def _fit(
     return fit(
         twin,
         task.split("train"),
+        task,
         spec=spec,
-        loss=task.loss,
-        validate=task.validate,
         teacher=teacher,
         views=views,
         threads=1,
@@ -56,9 +55,9 @@ class _Counted(nn.Module):
         return self.network(images)
 
 
-def _teacher(twin: Twin, **more: Any) -> tuple[Teacher, _Counted]:
+def _teacher(twin: Twin, task: Classification, **more: Any) -> tuple[Teacher, _Counted]:
     counted = _Counted(twin.copy().network())
-    return Teacher(counted, 4.0, 0.9, **more), counted
+    return Teacher(counted, task.imitate, 4.0, 0.9, **more), counted
 
 
 def _weights(made: Fitted) -> list[torch.Tensor]:
@@ -89,7 +88,7 @@ def test_a_teacher_is_asked_once_about_each_view(
     fresh_twin: Twin,
     task: Classification,
 ) -> None:
-    teacher, counted = _teacher(twin)
+    teacher, counted = _teacher(twin, task)
     _fit(fresh_twin, task, teacher, views, augment=augment, epochs=epochs)
     assert len(counted.shown) == asked * STEPS
 
@@ -106,7 +105,7 @@ def test_what_is_remembered_is_what_it_would_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same training with a teacher that is asked at every step."""
-    one, two = (Teacher(twin.copy().network(), 4.0, 0.9, features) for _ in range(2))
+    one, two = (Teacher(twin.copy().network(), task.imitate, 4.0, 0.9, features) for _ in range(2))
     remembered = _fit(fresh_twin, task, one, views, augment=augment)
     monkeypatch.setattr(distillation, "MEMORY", 0)
     asked = _fit(fresh_twin, task, two, views, augment=augment)
@@ -119,7 +118,7 @@ def test_each_image_gets_its_own_answer(twin: Twin, task: Classification) -> Non
     pixels = torch.from_numpy(images)
     with torch.no_grad():
         expected = twin.network()(pixels)
-    teacher, counted = _teacher(twin)
+    teacher, counted = _teacher(twin, task)
     order = torch.randperm(256, generator=torch.Generator().manual_seed(3))
     with teacher.lesson(twin.network(), task.shape, images=256, views=2) as lesson:
         for chosen in order.split(50):
@@ -141,7 +140,7 @@ def test_a_memory_that_would_be_too_large_is_not_kept(
 ) -> None:
     for memory, asked in ((256 * 4 * 4, 1), (256 * 4 * 4 - 1, 4)):
         monkeypatch.setattr(distillation, "MEMORY", memory)
-        teacher, counted = _teacher(twin)
+        teacher, counted = _teacher(twin, task)
         _fit(fresh_twin, task, teacher)
         assert len(counted.shown) == asked * STEPS
 
@@ -160,9 +159,7 @@ def _shown(twin: Twin, task: Classification, views: int, epochs: int) -> list[np
 
     student.model.register_forward_pre_hook(watch)  # deep copies keep hooks
     spec = PLAIN.model_copy(update={"epochs": epochs, "augment": MOVING})
-    fit(
-        student, task.split("train"), spec=spec, loss=task.loss, validate=task.validate, views=views
-    )
+    fit(student, task.split("train"), task, spec=spec, views=views)
     whole = torch.cat(seen).view(epochs, 256, -1).numpy()
     return [epoch[np.lexsort(epoch.T[::-1])] for epoch in whole]
 
@@ -183,7 +180,13 @@ def test_without_views_every_epoch_is_new(fresh_twin: Twin, task: Classification
 
 def test_views_are_seeded(twin: Twin, fresh_twin: Twin, task: Classification) -> None:
     first, second = (
-        _fit(fresh_twin, task, Teacher(twin.copy().network(), 4.0, 0.9), 2, augment=MOVING)
+        _fit(
+            fresh_twin,
+            task,
+            Teacher(twin.copy().network(), task.imitate, 4.0, 0.9),
+            2,
+            augment=MOVING,
+        )
         for _ in range(2)
     )
     assert first.history == second.history
@@ -203,7 +206,7 @@ def test_attention_by_hand() -> None:
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet20_cifar"])
 def test_the_last_layer_of_each_resolution_is_compared(name: str) -> None:
-    network = nn.Sequential(nn.Identity(), build(name, classes=4, channels=3, size=(32, 32)))
+    network = nn.Sequential(nn.Identity(), build(name, (3, 32, 32), {"num_classes": 4}))
     assert matched(network, network, (3, 32, 32)) == ["1.layer1", "1.layer2", "1.layer3"]
 
 
@@ -221,7 +224,7 @@ def test_layers_are_matched_in_a_plain_sequence(twin: Twin, context: Context) ->
 
 
 def test_networks_without_a_common_stage_are_an_error(twin: Twin) -> None:
-    other = nn.Sequential(nn.Identity(), build("resnet8", classes=4, channels=3, size=(12, 12)))
+    other = nn.Sequential(nn.Identity(), build("resnet8", (3, 12, 12), {"num_classes": 4}))
     smaller = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(400, 4))
     assert matched(twin.network(), other, (3, 12, 12)) == ["1.bn1"]
     with pytest.raises(NetzipError, match="features: teacher and student have no module of one"):
@@ -250,10 +253,10 @@ def test_the_loss_adds_half_the_squared_distance_of_the_maps(
             q, p = (r / np.linalg.norm(r, axis=1, keepdims=True) for r in rows)
             distance += float(((q - p) ** 2).sum(1).mean())
         scores = student(pixels)
-        plain = Teacher(network, 4.0, 0.9).soft(scores, network(pixels), hard)
-    teacher = Teacher(network, 4.0, 0.9, weight)
+        plain = Teacher(network, task.imitate, 4.0, 0.9).soft((scores,), (network(pixels),), hard)
+    teacher = Teacher(network, task.imitate, 4.0, 0.9, weight)
     with teacher.lesson(student, task.shape, images=16, views=0) as lesson:
-        found = lesson.loss(student(pixels), pixels, hard, positions, 0)
+        found = lesson.loss((student(pixels),), pixels, hard, positions, 0)
     assert float(found.detach()) == pytest.approx(float(plain) + weight / 2 * distance, rel=1e-5)
     assert distance > 0.01
 
@@ -279,7 +282,7 @@ def test_a_student_draws_closer_to_its_teachers_maps(
             hook.remove()
 
     without, with_ = (
-        _fit(fresh_twin, task, Teacher(twin.copy().network(), 4.0, 0.9, f)).twin
+        _fit(fresh_twin, task, Teacher(twin.copy().network(), task.imitate, 4.0, 0.9, f)).twin
         for f in (0.0, 100.0)
     )
     assert distance(with_) < distance(without) < distance(fresh_twin)
@@ -287,7 +290,7 @@ def test_a_student_draws_closer_to_its_teachers_maps(
 
 def test_no_hook_is_left_behind(twin: Twin, fresh_twin: Twin, task: Classification) -> None:
     network = twin.copy().network()
-    teacher = Teacher(network, 4.0, 0.9, 10.0)
+    teacher = Teacher(network, task.imitate, 4.0, 0.9, 10.0)
     made = _fit(fresh_twin, task, teacher, epochs=1)
 
     def hooks() -> int:
@@ -300,9 +303,8 @@ def test_no_hook_is_left_behind(twin: Twin, fresh_twin: Twin, task: Classificati
         fit(
             made.twin,
             task.split("train"),
+            task,
             spec=ruinous,
-            loss=task.loss,
-            validate=task.validate,
             teacher=teacher,
         )
     assert hooks() == 0
@@ -313,13 +315,18 @@ def test_no_hook_is_left_behind(twin: Twin, fresh_twin: Twin, task: Classificati
 
 def test_a_teacher_of_other_classes_is_an_error(fresh_twin: Twin, task: Classification) -> None:
     other = nn.Sequential(nn.Flatten(), nn.Linear(432, 7))
-    with pytest.raises(NetzipError, match="gives 7 scores an image and the student 4; allowed"):
-        _fit(fresh_twin, task, Teacher(other, 4.0, 0.9))
+    with pytest.raises(
+        NetzipError, match=r"the teacher: answers 32 samples with \(32, 7\); allowed: .* \(4,\)"
+    ):
+        _fit(fresh_twin, task, Teacher(other, task.imitate, 4.0, 0.9))
 
 
 def test_finetune_names_the_classes_that_differ(twin: Twin, context: Context) -> None:
     from netzip_mlflow.techniques.finetune import Finetune
 
-    turned = twin.replace(classes=twin.classes[::-1])
-    with pytest.raises(NetzipError, match=r"finetune: teacher: baseline knows 4 classes \(3, 2, 1"):
+    turned = twin.replace(facts={"classes": twin.facts["classes"][::-1]})
+    with pytest.raises(
+        NetzipError,
+        match=r"finetune: teacher: baseline answers scores \(4,\) .*'3', '2', '1'.*, the network",
+    ):
         Finetune(teacher="baseline").apply(twin, replace(context, teacher=turned))

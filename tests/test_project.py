@@ -15,7 +15,9 @@ import yaml
 
 from netzip_mlflow import cli, data, models, recipe, tasks, techniques
 from netzip_mlflow.cli.arguments import DEFAULT_RECIPE
+from netzip_mlflow.signature import OutputSpec
 from netzip_mlflow.stages.plan import plan
+from netzip_mlflow.twin import Architecture
 
 ROOT = Path(__file__).parent.parent
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -135,13 +137,9 @@ class TestRecipes:
         classes, channels, side = IMAGES[loaded.data.name or ""]
         side = loaded.data.size or side
         assert side is not None, "images of many sizes need data.size"
-        models.build(
-            loaded.model.name or "",
-            classes=classes,
-            channels=channels,
-            size=(side, side),
-            arguments=loaded.model.arguments,
-        )
+        arguments = {"num_classes": classes, **loaded.model.arguments}
+        architecture = Architecture("name", loaded.model.name or "", arguments)
+        architecture.build((channels, side, side), OutputSpec.of(scores=(classes,)))
 
     def test_the_documentation_lists_them(self):
         page = (ROOT / "docs" / "recipes.md").read_text()

@@ -27,15 +27,17 @@ Fits = Callable[..., Fitted]
 
 
 @pytest.fixture
-def fits(task: Classification, fresh_twin: Twin) -> Fits:
-    """`fits(lr=0.1)`: two epochs of the fresh tiny network, with some of the recipe changed."""
+def fits(task: Classification, changed: Callable[..., Any], fresh_twin: Twin) -> Fits:
+    """`fits(lr=0.1)`: two epochs of the fresh tiny network, with some of the recipe changed, or
+    the task's `loss` or `validate`."""
 
     def run(
         twin: Twin = fresh_twin, seed: int = 0, threads: int = 1, more: Any = None, **changes: Any
     ) -> Fitted:
-        given_ = {"loss": task.loss, "validate": task.validate} | (more or {})
-        spec = PLAIN.model_copy(update=changes)
-        return fit(twin, task.split("train"), spec=spec, seed=seed, threads=threads, **given_)
+        methods = {k: changes.pop(k) for k in ("loss", "validate") if k in changes}
+        spec, split = PLAIN.model_copy(update=changes), task.split("train")
+        of = changed(task, **methods)
+        return fit(twin, split, of, spec=spec, seed=seed, threads=threads, **(more or {}))
 
     return run
 
@@ -155,13 +157,13 @@ def test_onecycle_peaks_at_lr_and_never_above(fits: Fits) -> None:
 def test_scales_and_biases_are_not_decayed(fits: Fits) -> None:
     """With a loss that is constant only the decay moves weights."""
     made = fits(
-        more={"loss": lambda scores, _targets, _smooth: 0 * scores.sum()},
+        loss=lambda outputs, _targets, _smooth: 0 * outputs[0].sum(),
         weight_decay=0.5,
         epochs=1,
         momentum=0.0,
         schedule="constant",
     )
-    before = fits(more={"loss": lambda s, _t, _m: 0 * s.sum()}, weight_decay=0.0, epochs=1)
+    before = fits(loss=lambda o, _t, _m: 0 * o[0].sum(), weight_decay=0.0, epochs=1)
     plain, decayed = before.twin.model.state_dict(), made.twin.model.state_dict()
     steps = 256 // 32
     for name in ("conv1.weight", "conv2.weight", "linear.weight"):
@@ -173,11 +175,11 @@ def test_scales_and_biases_are_not_decayed(fits: Fits) -> None:
 def test_label_smoothing_reaches_the_loss(fits: Fits, task: Classification) -> None:
     seen: set[float] = set()
 
-    def loss(scores: torch.Tensor, targets: torch.Tensor, smoothing: float) -> torch.Tensor:
+    def loss(outputs: Any, targets: torch.Tensor, smoothing: float) -> torch.Tensor:
         seen.add(smoothing)
-        return task.loss(scores, targets, smoothing)
+        return task.loss(outputs, targets, smoothing)
 
-    fits(more={"loss": loss}, label_smoothing=0.2, epochs=1)
+    fits(loss=loss, label_smoothing=0.2, epochs=1)
     assert seen == {0.2}
 
 
@@ -194,7 +196,7 @@ def _fake(values: list[float]) -> Callable[[nn.Module], float]:
     ("values", "best"), [([0.1, 0.9, 0.5], 2), ([0.9, 0.9, 0.9], 1), ([0.0, 0.0, 0.1], 3)]
 )
 def test_the_best_epoch_is_kept(fits: Fits, values: list[float], best: int) -> None:
-    made = fits(epochs=3, schedule="constant", more={"validate": _fake(values)})
+    made = fits(epochs=3, schedule="constant", validate=_fake(values))
     assert made.best == best
     assert [e.validation for e in made.history] == values
     assert [e.number for e in made.history] == [1, 2, 3]
@@ -202,8 +204,8 @@ def test_the_best_epoch_is_kept(fits: Fits, values: list[float], best: int) -> N
 
 def test_the_kept_epoch_has_that_epochs_weights(fits: Fits) -> None:
     """With a constant rate, the first epoch of three is a run of one epoch."""
-    long = fits(epochs=3, schedule="constant", more={"validate": _fake([0.9, 0.1, 0.1])})
-    short = fits(epochs=1, schedule="constant", more={"validate": _fake([0.9])})
+    long = fits(epochs=3, schedule="constant", validate=_fake([0.9, 0.1, 0.1]))
+    short = fits(epochs=1, schedule="constant", validate=_fake([0.9]))
     a, b = long.twin.model.state_dict(), short.twin.model.state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)
 
@@ -213,13 +215,13 @@ def test_the_start_competes_when_asked(
     fits: Fits, fresh_twin: Twin, start: float, best: int
 ) -> None:
     validate = _fake([start, 0.9, 0.8])
-    made = fits(more={"validate": validate, "keep_start": True})
+    made = fits(validate=validate, more={"keep_start": True})
     assert made.best == best
     assert (made.twin.digest() == fresh_twin.digest()) == (best == 0)
 
 
 def test_a_start_is_not_judged_unasked(fits: Fits) -> None:
-    assert fits(more={"validate": _fake([0.0, 0.0])}).best == 1
+    assert fits(validate=_fake([0.0, 0.0])).best == 1
 
 
 def test_what_is_logged_is_the_history(fits: Fits) -> None:
@@ -259,13 +261,13 @@ def test_the_logged_loss_is_the_mean_over_samples(fits: Fits, task: Classificati
 def test_every_image_is_seen_once_an_epoch(fits: Fits, task: Classification) -> None:
     seen: list[torch.Tensor] = []
 
-    def loss(scores: torch.Tensor, targets: torch.Tensor, _smooth: float) -> torch.Tensor:
+    def loss(outputs: Any, targets: torch.Tensor, _smooth: float) -> torch.Tensor:
         seen.append(targets)
-        return functional.cross_entropy(scores, targets)
+        return functional.cross_entropy(outputs[0], targets)
 
-    fits(more={"loss": loss}, epochs=2, batch=100)
+    fits(loss=loss, epochs=2, batch=100)
     assert [len(t) for t in seen] == [100, 100, 56] * 2
-    labels = np.sort(task.split("train").labels)
+    labels = np.sort(task.split("train").targets)
     one, two = torch.cat(seen[:3]).numpy(), torch.cat(seen[3:]).numpy()
     np.testing.assert_array_equal(np.sort(one), labels)
     assert (one != two).any(), "in another order each time"
@@ -275,16 +277,16 @@ def test_every_image_is_seen_once_an_epoch(fits: Fits, task: Classification) -> 
     ("count", "sizes"), [(65, [65]), (64, [64]), (66, [64, 2]), (129, [64, 65]), (1, [1])]
 )
 def test_a_batch_of_one_is_never_left_over(
-    count: int, sizes: list[int], task: Classification
+    count: int, sizes: list[int], task: Classification, changed: Callable[..., Any]
 ) -> None:
     """BatchNorm over features of 1x1 refuses a single image."""
     network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(432), nn.Linear(432, 4))
-    flat = Twin.of(network if count > 1 else network[::2], shape=task.shape, classes=4)
+    flat = Twin.of(network if count > 1 else network[::2], shape=task.shape)
     seen: list[int] = []
 
-    def loss(scores: torch.Tensor, targets: torch.Tensor, _smooth: float) -> torch.Tensor:
+    def loss(outputs: Any, targets: torch.Tensor, _smooth: float) -> torch.Tensor:
         seen.append(len(targets))
-        return functional.cross_entropy(scores, targets)
+        return functional.cross_entropy(outputs[0], targets)
 
     few = task.split("train").take(np.arange(count))
     spec = PLAIN.model_copy(update={"batch": 64, "epochs": 1})
@@ -292,9 +294,8 @@ def test_a_batch_of_one_is_never_left_over(
     fit(
         flat,
         few,
+        changed(task, loss=loss),
         spec=spec,
-        loss=loss,
-        validate=task.validate,
         threads=1,
         progress=lambda _what, done: shown.append(done),
     )
@@ -331,11 +332,11 @@ network = torch.nn.Sequential(
     torch.nn.Conv2d(7, 16, 1, stride=2), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
     torch.nn.Linear(16, 4),
 )
-twin = Twin.of(network, shape=(3, 16, 16), classes=4)
+twin = Twin.of(network, shape=(3, 16, 16))
 spec = TrainSpec(epochs=1, lr=0.1, batch=16, precision="float32")
 
 def trained():
-    made = fit(twin, task.split("train"), spec=spec, loss=task.loss, validate=lambda _: 0.5)
+    made = fit(twin, task.split("train"), task, spec=spec)
     return made.twin.model
 
 torch.backends.mkldnn.set_flags(False)
@@ -372,8 +373,8 @@ def test_masked_weights_stay_zero(fits: Fits, fresh_twin: Twin) -> None:
     assert torch.equal(made.twin.masks["conv2.weight"], mask)
 
 
-def test_no_gradient_reaches_the_teacher(fits: Fits, twin: Twin) -> None:
-    teacher = Teacher(twin.copy().network(), 4.0, 0.9)
+def test_no_gradient_reaches_the_teacher(fits: Fits, twin: Twin, task: Classification) -> None:
+    teacher = Teacher(twin.copy().network(), task.imitate, 4.0, 0.9)
     before = {k: v.clone() for k, v in teacher.network.state_dict().items()}
     made = fits(more={"teacher": teacher})
     after = teacher.network.state_dict()

@@ -15,24 +15,25 @@ from torch import nn
 
 from netzip_mlflow import training
 from netzip_mlflow.errors import InputError
-from netzip_mlflow.recipe import Augment, TrainSpec
+from netzip_mlflow.recipe import TrainSpec
+from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.training import Teacher
 
 # --- the teacher ----------------------------------------------------------------------------
 
 _scores = st.lists(
-    st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=3), min_size=1, max_size=5
+    st.lists(st.floats(-20, 20, width=32), min_size=4, max_size=4), min_size=1, max_size=5
 )
 
 
 @given(
     student=_scores,
-    teacher_row=st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=3),
+    teacher_row=st.lists(st.floats(-20, 20, width=32), min_size=4, max_size=4),
     temperature=st.floats(0.5, 20),
     alpha=st.floats(0, 1),
 )
 def test_the_loss_is_hintons(
-    student: list, teacher_row: list, temperature: float, alpha: float
+    student: list, teacher_row: list, temperature: float, alpha: float, task: Classification
 ) -> None:
     """alpha T^2 KL(softmax(t / T) || softmax(s / T)) + (1 - alpha) CE, by scipy in float64."""
     given_ = np.array(student, np.float32)
@@ -41,60 +42,19 @@ def test_the_loss_is_hintons(
     p, q = (softmax(s.astype(float) / temperature, axis=1) for s in (wanted, given_))
     soft = rel_entr(p, q).sum(1).mean()
     expected = alpha * temperature**2 * soft + (1 - alpha) * hard
-    found = Teacher(nn.Identity(), temperature, alpha).soft(
-        torch.from_numpy(given_), torch.from_numpy(wanted), torch.tensor(hard, dtype=torch.float32)
+    found = Teacher(nn.Identity(), task.imitate, temperature, alpha).soft(
+        (torch.from_numpy(given_),),
+        (torch.from_numpy(wanted),),
+        torch.tensor(hard, dtype=torch.float32),
     )
     assert float(found) == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-def test_a_student_like_its_teacher_has_only_the_hard_loss() -> None:
-    scores = np.array([[1.0, 2.0, 3.0]], np.float32)
-    given_ = torch.from_numpy(scores)
-    found = Teacher(nn.Identity(), 4.0, 0.9).soft(given_, given_, torch.tensor(2.0))
+def test_a_student_like_its_teacher_has_only_the_hard_loss(task: Classification) -> None:
+    scores = np.array([[1.0, 2.0, 3.0, 0.5]], np.float32)
+    given_ = (torch.from_numpy(scores),)
+    found = Teacher(nn.Identity(), task.imitate, 4.0, 0.9).soft(given_, given_, torch.tensor(2.0))
     assert float(found) == pytest.approx(0.1 * 2.0)
-
-
-# --- augmentation ---------------------------------------------------------------------------
-
-
-def _augmented(images: np.ndarray, augment: Augment, seed: int = 0) -> np.ndarray:
-    order = torch.Generator().manual_seed(seed)
-    changes = training._draw(len(images), augment, order)
-    return training._changed(torch.from_numpy(images), augment.crop, changes).numpy()
-
-
-def _pictures(n: int = 64) -> np.ndarray:
-    return np.random.default_rng(0).random((n, 2, 5, 7), dtype=np.float32) + 1
-
-
-def test_a_flip_mirrors_some_images_and_leaves_the_others() -> None:
-    images = _pictures()
-    made = _augmented(images, Augment(flip=True))
-    same = (made == images).all(axis=(1, 2, 3))
-    mirrored = (made == images[..., ::-1]).all(axis=(1, 2, 3))
-    assert (same ^ mirrored).all()
-    assert 15 < mirrored.sum() < 49, "about half of 64"
-
-
-@pytest.mark.parametrize("crop", [1, 3])
-def test_a_crop_is_a_window_of_the_padded_image(crop: int) -> None:
-    images = _pictures()
-    made = _augmented(images, Augment(crop=crop))
-    padded = np.pad(images, ((0, 0), (0, 0), (crop, crop), (crop, crop)))
-    windows = [(row, column) for row in range(2 * crop + 1) for column in range(2 * crop + 1)]
-    found = []
-    for one, wide in zip(made, padded, strict=True):
-        fits_ = [(r, c) for r, c in windows if np.array_equal(wide[:, r : r + 5, c : c + 7], one)]
-        assert len(fits_) == 1
-        found += fits_
-    rows, columns = zip(*found, strict=True)
-    assert set(rows) == set(columns) == set(range(2 * crop + 1)), "all shifts occur"
-    assert rows != columns, "rows and columns are drawn apart"
-
-
-def test_no_augmentation_is_none() -> None:
-    images = _pictures()
-    np.testing.assert_array_equal(_augmented(images, Augment()), images)
 
 
 # --- device ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -21,10 +22,11 @@ from torch import nn
 
 from netzip_mlflow import edits
 from netzip_mlflow.errors import InputError, NetzipError
+from netzip_mlflow.signature import InputSpec, OutputSpec
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.techniques.prune_l1 import PruneL1
-from netzip_mlflow.twin import Architecture, Edit, InputSpec, Twin
+from netzip_mlflow.twin import Architecture, Edit, Twin
 
 CODE = ["tiny_networks:tiny"]
 
@@ -53,7 +55,7 @@ def test_what_is_saved_is_rebuilt(twin: Twin, task: Classification, tmp_path: Pa
     again = Twin.load(tmp_path / "new" / "folder", CODE)
     assert again.digest() == twin.digest()
     assert torch.equal(_scores(again, _images(task)), _scores(twin, _images(task)))
-    assert (again.input, again.classes) == (twin.input, twin.classes)
+    assert (again.input, again.outputs, again.facts) == (twin.input, twin.outputs, twin.facts)
     assert (again.architecture, again.edits, again.chain) == (twin.architecture, (), ())
     assert not any(m.training for m in again.model.modules())
 
@@ -88,11 +90,11 @@ def test_a_fresh_process_rebuilds_it(saved: Path, user_code: Path) -> None:
 def test_nothing_is_pickled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(p.name for p in saved.iterdir()) == ["twin.json", "twin.safetensors"]
     description = json.loads((saved / "twin.json").read_text())
-    assert description["format"] == 1
+    assert description["format"] == 2
     assert description["architecture"] == {
         "kind": "factory",
         "name": "tiny_networks:tiny",
-        "arguments": {"width": 8},
+        "arguments": {"num_classes": 4, "width": 8},
     }
     header = (saved / "twin.safetensors").read_bytes()
     length = int.from_bytes(header[:8], "little")
@@ -108,9 +110,9 @@ def test_nothing_is_pickled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_an_architecture_of_the_table(tmp_path: Path) -> None:
-    architecture = Architecture("name", "lenet5", {})
-    spec = InputSpec((1, 20, 24), (0.5,), (0.25,))
-    made = Twin(architecture.build(3, spec.shape), spec, ("a", "b", "c"), architecture)
+    architecture = Architecture("name", "lenet5", {"num_classes": 3})
+    spec, outputs = InputSpec((1, 20, 24), (0.5,), (0.25,)), OutputSpec.of(scores=(3,))
+    made = Twin(architecture.build(spec.shape, outputs), spec, outputs, architecture)
     made.save(tmp_path)
     assert Twin.load(tmp_path, CODE).digest() == made.digest()
 
@@ -133,7 +135,8 @@ def test_the_digest_follows_everything_that_counts(twin: Twin) -> None:
         twin.replace(masks={"linear.weight": mask}),
         twin.replace(masks={"linear.weight": ~mask}),
         twin.replace(chain=("something",)),
-        twin.replace(classes=("a", "b", "c", "d")),
+        twin.replace(facts={"classes": ["a", "b", "c", "d"]}),
+        twin.replace(outputs=OutputSpec.of(answers=(4,))),
         twin.replace(input=InputSpec(twin.input.shape, (0.1,) * 3, twin.input.std)),
         twin.replace(edits=(Edit("a", {"b": 1}),)),
         twin.replace(edits=(Edit("a", {"b": 2}),)),
@@ -179,7 +182,7 @@ def test_the_network_shares_the_twins_weights(twin: Twin) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("mean", "std"), [((0.0,), (1.0, 2.0)), ((), (1.0,) * 4)])
 def test_mean_and_std_are_one_per_channel(channels: int, mean: tuple, std: tuple) -> None:
-    with pytest.raises(InputError, match=r"model.(mean|std): \d values given for images of \d ch"):
+    with pytest.raises(InputError, match=r"model.(mean|std): \d values given for samples of \d ch"):
         InputSpec((channels, 8, 8), mean or (0.0,) * channels, std)
 
 
@@ -188,8 +191,8 @@ def test_mean_and_std_are_one_per_channel(channels: int, mean: tuple, std: tuple
 
 def test_a_plain_module_is_wrapped_and_copied() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).train()
-    made = Twin.of(module, shape=(3, 2, 2), classes=3)
-    assert made.classes == ("0", "1", "2")
+    made = Twin.of(module, shape=(3, 2, 2))
+    assert made.outputs == OutputSpec.of(output=(3,))
     assert made.architecture is None
     assert module.training, "the user's own module is left alone"
     with torch.no_grad():
@@ -200,7 +203,7 @@ def test_a_plain_module_is_wrapped_and_copied() -> None:
 
 
 def test_a_plain_module_has_no_twin_to_save_and_says_so(tmp_path: Path) -> None:
-    made = Twin.of(nn.Flatten(), shape=(1, 2, 2), classes=("a", "b", "c", "d"))
+    made = Twin.of(nn.Flatten(), shape=(1, 2, 2))
     with pytest.raises(NetzipError, match=r"a plain module has no twin to save: name an architect"):
         made.save(tmp_path / "twin")
     assert not (tmp_path / "twin").exists(), "nothing half-written"
@@ -252,7 +255,14 @@ def test_an_installed_technique_is_called(saved: Path, monkeypatch: pytest.Monke
 def test_a_name_that_is_no_text(saved: Path, name: Any) -> None:
     _change(saved, architecture={"kind": "factory", "name": name, "arguments": {}})
     _fails(saved, "no twin can be read")
-    _change(saved, architecture={"kind": "factory", "name": CODE[0], "arguments": {"width": 8}})
+    _change(
+        saved,
+        architecture={
+            "kind": "factory",
+            "name": CODE[0],
+            "arguments": {"num_classes": 4, "width": 8},
+        },
+    )
     _change(saved, edits=[{"technique": name, "data": {}}])
     _fails(saved, "no twin can be read")
 
@@ -281,8 +291,41 @@ def test_a_description_that_is_none(saved: Path, text: str) -> None:
 
 
 def test_another_format(saved: Path) -> None:
-    _change(saved, format=2)
-    _fails(saved, "a twin of format 2; allowed: 1")
+    _change(saved, format=3)
+    _fails(saved, "a twin of format 3; allowed: 2, 1")
+
+
+def test_a_twin_of_format_1_is_read(saved: Path) -> None:
+    """As it was written before: names of classes, and none of the task's arguments."""
+    now = Twin.load(saved, CODE)
+    file = saved / "twin.json"
+    older = json.loads(file.read_text()) | {"format": 1, "classes": ["a", "b", "c", "d"]}
+    older["architecture"]["arguments"] = {"width": 8}
+    del older["outputs"], older["facts"]
+    file.write_text(json.dumps(older))
+    known = hashlib.sha256(json.dumps(older, sort_keys=True).encode())
+    for name, tensor in sorted(load_file(saved / "twin.safetensors").items()):
+        known.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        known.update(tensor.numpy().tobytes())
+    read = Twin.load(saved, CODE, known.hexdigest()[:16])
+    assert read.replace(facts=now.facts).digest() == now.digest()
+    assert read.facts == {"classes": ["a", "b", "c", "d"]}
+    with pytest.raises(InputError, match=r"the twin is damaged: its digest is [0-9a-f]{16}, not 0"):
+        Twin.load(saved, CODE, "0" * 16)
+
+
+def test_several_outputs_come_in_the_specs_order() -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"sum": x.sum((1, 2, 3))[:, None], "mean": x.mean((2, 3))}
+
+    asked = Twin.of(Two(), shape=(3, 4, 4))
+    assert asked.outputs == OutputSpec.of(sum=(1,), mean=(3,))
+    turned = asked.replace(outputs=OutputSpec.of(mean=(3,), sum=(1,)))
+    images = torch.rand(2, 3, 4, 4)
+    mean, total = turned.network()(images)
+    assert torch.equal(mean, images.mean((2, 3)))
+    assert torch.equal(total[:, 0], images.sum((1, 2, 3)))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"\x00" * 64])

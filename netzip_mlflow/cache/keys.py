@@ -16,6 +16,7 @@ from netzip_mlflow.cache.sources import PACKAGE, package_digest, source_digest
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.factories import FACTORY_PATH, import_function
 from netzip_mlflow.metrics import machine
+from netzip_mlflow.signature import outputs_of
 
 if TYPE_CHECKING:
     from netzip_mlflow.techniques import Context, Technique
@@ -43,11 +44,9 @@ def ingredients(technique: Technique, twin: Twin, context: Context) -> dict[str,
 
     Raises:
         Uncacheable: a network came as a plain module, a user's code has no file that determines
-            it, parameters are no JSON, or the context validates by a function of its own.
+            it, or parameters are no JSON.
     """
     task, teacher = context.task, context.teacher
-    if context.validate != task.validate:
-        raise Uncacheable("the context validates by a function of its own")
     parts = {
         "twin": _network(twin),
         "technique": _technique(technique),
@@ -80,7 +79,7 @@ def _network(twin: Twin) -> dict[str, Any]:
 
 
 def answer(twin: Twin) -> str:
-    """SHA-256 of the network's structure, and of its scores of two seeded random images.
+    """SHA-256 of the network's structure, and of its outputs for two seeded random samples.
 
     Raises:
         Uncacheable: it cannot be run.
@@ -90,8 +89,8 @@ def answer(twin: Twin) -> str:
     images = torch.rand(2, *twin.input.shape, generator=torch.Generator().manual_seed(0))
     try:
         with torch.no_grad():
-            scores = twin.network()(images)
-        values = scores.contiguous().numpy().tobytes()
+            answers = outputs_of(twin.network()(images), twin.outputs.names)
+        values = b"".join(each.contiguous().numpy().tobytes() for each in answers)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise Uncacheable(f"the network cannot be run: {error}") from error
     return hashlib.sha256(repr(twin.model).encode() + values).hexdigest()[:16]

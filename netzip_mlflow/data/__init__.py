@@ -6,23 +6,25 @@ heavy is imported before a data set is opened.
 
 from __future__ import annotations
 
+from netzip_mlflow.data.augmentation import Changes
 from netzip_mlflow.data.catalogue import SOURCES, check, missing, names
 from netzip_mlflow.data.dataset import Dataset, Split
 from netzip_mlflow.data.images import Images, to_input
-from netzip_mlflow.data.opening import open_data, open_source
+from netzip_mlflow.data.opening import load_source, open_source
 from netzip_mlflow.data.source import Part, Source
 
 __all__ = [
     "SOURCES",
+    "Changes",
     "Dataset",
     "Images",
     "Part",
     "Source",
     "Split",
     "check",
+    "load_source",
     "missing",
     "names",
-    "open_data",
     "open_source",
     "to_input",
 ]

@@ -21,8 +21,8 @@ def from_arrays(
 
     Args:
         arrays: for each part of train, validation and test that there is, ``x_<part>`` uint8
-            (n, H, W, C) or (n, H, W), and ``y_<part>`` integers (n,); optionally ``classes``, the
-            names of the classes, else they are named 0 .. largest label.
+            (n, H, W, C) or (n, H, W), and ``y_<part>``, targets (n, ...); optionally ``classes``,
+            the names of the classes, else integers (n,) are labels 0 .. largest.
         name: of the source.
         groups: a column: ``<groups>_<part>`` of shape (n,), see `Part.groups`.
         origin: what errors name, where that is not the name.
@@ -46,9 +46,8 @@ def from_arrays(
     parts: dict[str, Part] = {}
     for part in names:
         images = _images(arrays, f"x_{part}", problems)
-        labels = _labels(arrays, f"y_{part}", problems)
         column = None if groups is None else arrays.get(f"{groups}_{part}")
-        parts[part] = Part(images, labels, column)
+        parts[part] = Part(images, _targets(arrays[f"y_{part}"]), column)
     if problems:
         raise InputError(problems, origin or name)
     return Source(name, _classes(arrays, parts), parts)
@@ -100,21 +99,23 @@ def _images(arrays: Mapping[str, np.ndarray], key: str, problems: list[Problem])
         problems.append(Problem(key, f"is empty (shape {x.shape})"))
     elif len(x) != len(np.atleast_1d(arrays[f"y_{key[2:]}"])):
         n = len(np.atleast_1d(arrays[f"y_{key[2:]}"]))
-        problems.append(Problem(key, f"has {len(x)} images, but y_{key[2:]} has {n} labels"))
+        problems.append(Problem(key, f"has {len(x)} images, but y_{key[2:]} has {n} targets"))
     return x
 
 
-def _labels(arrays: Mapping[str, np.ndarray], key: str, problems: list[Problem]) -> np.ndarray:
-    y = np.asarray(arrays[key])
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        what = f"has dtype {y.dtype} and shape {y.shape}"
-        problems.append(Problem(key, what, "integers of shape (n,)"))
-        return np.zeros(0, dtype=np.int64)
-    return y.astype(np.int64)
+def _targets(y: np.ndarray) -> np.ndarray:
+    y = np.atleast_1d(y)
+    return y.astype(np.int64) if _are_labels(y) else y
+
+
+def _are_labels(targets: np.ndarray) -> bool:
+    return targets.ndim == 1 and np.issubdtype(targets.dtype, np.integer)
 
 
 def _classes(arrays: Mapping[str, np.ndarray], parts: Mapping[str, Part]) -> tuple[str, ...]:
     if "classes" in arrays:
         return tuple(str(c) for c in np.asarray(arrays["classes"]).ravel())
-    largest = max(int(part.labels.max()) for part in parts.values())
-    return tuple(str(c) for c in range(largest + 1))
+    targets = [np.asarray(part.targets) for part in parts.values()]
+    if not all(map(_are_labels, targets)):
+        return ()
+    return tuple(str(c) for c in range(max(int(each.max()) for each in targets) + 1))

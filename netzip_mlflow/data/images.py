@@ -1,4 +1,4 @@
-"""Images as a sequence that is read by index, their digests, and a network's input made of them."""
+"""Samples as a sequence that is read by index, their digests, a network's input made of them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ READ_AT_ONCE = 256  # images held decoded while digests are taken
 
 
 class Images(Protocol):
-    """Equally large uint8 images. A plain uint8 array of shape (n, H, W, C) is one."""
+    """Equally large samples, uint8 or float32 in [0, 1], channels last. A plain array of shape
+    (n, H, W, C), or (n, L, C) for signals, is one."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, indices: np.ndarray, /) -> np.ndarray:
-        """The images at `indices` (int64), as uint8 of shape (len(indices), H, W, C).
+        """The samples at `indices` (int64), of shape (len(indices), ..., C).
 
         Raises:
             InputError: an image cannot be decoded; the message names its file.
@@ -71,9 +72,11 @@ def content_digests(images: Images) -> np.ndarray:
 
 
 def to_input(images: np.ndarray) -> np.ndarray:
-    """A network's input: uint8 (n, H, W, C) to contiguous float32 (n, C, H, W) in [0, 1]."""
-    x = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
-    x /= np.float32(255)
+    """A network's input: (n, ..., C), uint8 or float32, to contiguous float32 (n, C, ...) in
+    [0, 1]."""
+    x = np.ascontiguousarray(np.moveaxis(images, -1, 1)).astype(np.float32)
+    if images.dtype == np.uint8:
+        x /= np.float32(255)
     return x
 
 

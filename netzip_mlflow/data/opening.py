@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from netzip_mlflow.data import splits
@@ -14,37 +17,42 @@ from netzip_mlflow.data.splits import Cut
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.recipe import DataSpec
 
-__all__ = ["open_data", "open_source"]
+__all__ = ["load_source", "open_source"]
 
 
-def open_data(spec: DataSpec, seed: int) -> Dataset:
-    """Load the source, cut it, and check what is cut.
+def load_source(spec: DataSpec) -> Source:
+    """The source that a recipe's `data` asks for.
 
     Raises:
-        InputError: the source cannot be had or is unsound; the splits cannot be cut, overlap, or
-            lack a class.
+        InputError: it cannot be had.
     """
     problems = check({"data": spec.model_dump()})
     if problems:
         raise InputError(problems)
-    return open_source(load(spec), spec, seed)
+    return load(spec)
 
 
-def open_source(source: Source, spec: DataSpec, seed: int) -> Dataset:
-    """Cut a source that is already there into the four splits, and check them.
+def open_source(
+    source: Source, spec: DataSpec, seed: int, strata: Callable[[Any], np.ndarray] | None = None
+) -> Dataset:
+    """Cut a source into the four splits, and hold them apart.
+
+    Args:
+        strata: the stratum of each of some targets, int64 (n,) from 0 on: shares that are drawn
+            keep their proportions. By default all samples are alike.
 
     Raises:
-        InputError: the source is unsound; the splits cannot be cut, overlap, or lack a class.
+        InputError: the source is unsound; the splits cannot be cut, or overlap.
     """
     shape = require_sound(source)
-    cuts = splits.cut(source, spec, seed)
+    alike = strata or (lambda targets: np.zeros(len(targets), dtype=np.int64))
+    stratum = {name: alike(part.targets) for name, part in source.parts.items()}
+    cuts = splits.cut(source, spec, seed, stratum)
     used = {c.part for c in cuts.values()}
     digests = {part: content_digests(source.parts[part].images) for part in sorted(used)}
     cuts = separate(cuts, digests, spec.duplicates)
-    labels = {split: source.parts[c.part].labels[c.indices] for split, c in cuts.items()}
-    splits.require_classes(labels, source.classes)
     train = cuts["train"].indices
-    ranges = splits.calibrate(labels["train"], spec.calibration, seed)
+    ranges = splits.calibrate(stratum["train"][train], spec.calibration, seed)
     cuts["calibration"] = Cut("train", train[ranges])
     order = ("train", "calibration", "validation", "test")
     made = {split: _split(split, source, cuts[split], digests) for split in order}
@@ -54,4 +62,4 @@ def open_source(source: Source, spec: DataSpec, seed: int) -> Dataset:
 def _split(name: str, source: Source, cut: Cut, digests: dict[str, np.ndarray]) -> Split:
     part = source.parts[cut.part]
     images = Selection(part.images, cut.indices)
-    return Split(name, images, part.labels[cut.indices], digests[cut.part][cut.indices])
+    return Split(name, images, part.targets[cut.indices], digests[cut.part][cut.indices])

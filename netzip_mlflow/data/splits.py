@@ -1,10 +1,10 @@
 """Cutting a source's parts into train, calibration, validation and test.
 
 A bare fraction or count is taken from train. A fraction is one of the whole part. Fractions and
-counts are stratified by class and seeded; `first` takes samples in the part's own order. Where
-several rules cut one part, those with `first` go first, validation before test; then test, then
-validation: so the test split does not depend on how large validation is. Without a rule, test is
-the shipped part "test", less what validation took from it. Train is what is left of the part
+counts are stratified, as the task says, and seeded; `first` takes samples in the part's own order.
+Where several rules cut one part, those with `first` go first, validation before test; then test,
+then validation: so the test split does not depend on how large validation is. Without a rule, test
+is the shipped part "test", less what validation took from it. Train is what is left of the part
 "train". A shipped part "validation" is used only where a rule names it (`of: validation`).
 """
 
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from netzip_mlflow.data.source import Part, Source
-from netzip_mlflow.data.stratify import by_class, by_groups
+from netzip_mlflow.data.stratify import by_groups, by_stratum
 from netzip_mlflow.errors import InputError, Problem, did_you_mean
 from netzip_mlflow.recipe import DataSpec, SplitRule
 
-__all__ = ["Cut", "calibrate", "cut", "require_classes"]
+__all__ = ["Cut", "calibrate", "cut"]
 
 STREAM = {"validation": 1, "test": 2, "calibration": 3}  # each split draws from its own stream
 
@@ -33,8 +33,13 @@ class Cut:
     indices: np.ndarray
 
 
-def cut(source: Source, spec: DataSpec, seed: int) -> dict[str, Cut]:
+def cut(
+    source: Source, spec: DataSpec, seed: int, strata: Mapping[str, np.ndarray]
+) -> dict[str, Cut]:
     """Train, validation and test, sharing no index, in the part's order.
+
+    Args:
+        strata: by part, the stratum of each sample, int64 (n,) from 0 on.
 
     Raises:
         InputError: a rule names no part, or wants more than there is; nothing is left.
@@ -48,7 +53,8 @@ def cut(source: Source, spec: DataSpec, seed: int) -> dict[str, Cut]:
     for split in _order(rules):
         rule = rules[split]
         rng = np.random.default_rng([seed, STREAM[split]])
-        indices = _take(source.parts[rule.of], free[rule.of], rule, rng, f"data.{split}")
+        part = source.parts[rule.of]
+        indices = _take(part, strata[rule.of], free[rule.of], rule, rng, f"data.{split}")
         free[rule.of][indices] = False
         cuts[split] = Cut(rule.of, indices)
     if "test" not in cuts:
@@ -61,39 +67,22 @@ def cut(source: Source, spec: DataSpec, seed: int) -> dict[str, Cut]:
     return cuts
 
 
-def calibrate(labels: np.ndarray, wanted: float, seed: int) -> np.ndarray:
+def calibrate(strata: np.ndarray, wanted: float, seed: int) -> np.ndarray:
     """Positions of the calibration samples within train, stratified, in a seeded order.
+
+    `strata`: of the samples of train, int64 (n,).
 
     They stay in train too. The order is drawn as well, so that the first few represent all.
 
     Raises:
         InputError: more are wanted than train has.
     """
-    n = _number(wanted, len(labels))
-    if n > len(labels):
-        allowed = f"1 to {len(labels)}, or a fraction"
-        raise InputError(Problem("data.calibration", f"{n} of {len(labels)} samples", allowed))
+    n = _number(wanted, len(strata))
+    if n > len(strata):
+        allowed = f"1 to {len(strata)}, or a fraction"
+        raise InputError(Problem("data.calibration", f"{n} of {len(strata)} samples", allowed))
     rng = np.random.default_rng([seed, STREAM["calibration"]])
-    return rng.permutation(by_class(labels, n, rng))
-
-
-def require_classes(labels: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> None:
-    """Every class must be in every split; labels are given by split.
-
-    Raises:
-        InputError: naming each split that lacks some, and the classes.
-    """
-    problems = []
-    for split, held in labels.items():
-        missing = np.setdiff1d(np.arange(len(classes)), held)
-        if len(missing):
-            named = ", ".join(f"{classes[c]!r} ({c})" for c in missing[:5])
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            hint = "take a larger part, or remove the class from the data"
-            what = f"{split} has no sample of class {named}{more}"
-            problems.append(Problem("data", what, hint=hint))
-    if problems:
-        raise InputError(problems)
+    return rng.permutation(by_stratum(strata, n, rng))
 
 
 def _rule(given: float | SplitRule) -> SplitRule:
@@ -134,7 +123,12 @@ def _number(wanted: float, whole: int) -> int:
 
 
 def _take(
-    part: Part, free: np.ndarray, rule: SplitRule, rng: np.random.Generator, where: str
+    part: Part,
+    strata: np.ndarray,
+    free: np.ndarray,
+    rule: SplitRule,
+    rng: np.random.Generator,
+    where: str,
 ) -> np.ndarray:
     """The indices that a rule takes from what is free of a part, ascending."""
     available = np.flatnonzero(free)
@@ -146,10 +140,10 @@ def _take(
         taken = available[:wanted]
         _require_whole_groups(part.groups, taken, available[wanted:], where)
         return taken
-    labels = part.labels[available]
+    held = strata[available]
     if part.groups is None:
-        return available[by_class(labels, wanted, rng)]
-    taken = by_groups(labels, part.groups[available], wanted, rng)
+        return available[by_stratum(held, wanted, rng)]
+    taken = by_groups(held, part.groups[available], wanted, rng)
     if not len(taken):
         what = f"no group of part {rule.of!r} is small enough for {wanted} samples"
         raise InputError(Problem(where, what, "a larger share, or smaller groups"))

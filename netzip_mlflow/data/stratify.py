@@ -1,19 +1,19 @@
-"""Drawing a share of samples that keeps the classes' proportions, by sample or by whole groups."""
+"""Drawing a share of samples that keeps the strata's proportions, by sample or by whole groups."""
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["by_class", "by_groups", "quotas"]
+__all__ = ["by_groups", "by_stratum", "quotas"]
 
 
 def quotas(counts: np.ndarray, wanted: int) -> np.ndarray:
-    """How many samples of each class to take: proportional, by largest remainder.
+    """How many samples of each stratum to take: proportional, by largest remainder.
 
-    A class that is present gets at least one, as long as `wanted` allows one for each.
+    A stratum that is present gets at least one, as long as `wanted` allows one for each.
 
     Args:
-        counts: samples per class, int64 (K,), `wanted` <= their sum.
+        counts: samples per stratum, int64 (K,), `wanted` <= their sum.
         wanted: samples in all.
 
     Returns:
@@ -32,11 +32,11 @@ def quotas(counts: np.ndarray, wanted: int) -> np.ndarray:
     return quota
 
 
-def by_class(labels: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions of `wanted` samples, drawn without replacement class by class; ascending."""
-    counts = np.bincount(labels)
+def by_stratum(strata: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions of `wanted` samples, drawn without replacement stratum by stratum; ascending."""
+    counts = np.bincount(strata)
     chosen = [
-        rng.permutation(np.flatnonzero(labels == c))[:n]
+        rng.permutation(np.flatnonzero(strata == c))[:n]
         for c, n in enumerate(quotas(counts, wanted))
         if counts[c]
     ]
@@ -44,20 +44,20 @@ def by_class(labels: np.ndarray, wanted: int, rng: np.random.Generator) -> np.nd
 
 
 def by_groups(
-    labels: np.ndarray, groups: np.ndarray, wanted: int, rng: np.random.Generator
+    strata: np.ndarray, groups: np.ndarray, wanted: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Positions of whole groups holding about `wanted` samples; ascending.
 
-    Groups come in a drawn order; one is taken when that brings the classes' counts nearer to
+    Groups come in a drawn order; one is taken when that brings the strata's counts nearer to
     their quotas (sum of absolute differences).
     """
-    target = quotas(np.bincount(labels), wanted)
+    target = quotas(np.bincount(strata), wanted)
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(group_of, kind="stable"), np.cumsum(sizes)[:-1])
     missing = target.copy()
     taken = [np.empty(0, dtype=np.int64)]
     for group in rng.permutation(len(members)):
-        held = np.bincount(labels[members[group]], minlength=len(target))
+        held = np.bincount(strata[members[group]], minlength=len(target))
         if np.abs(missing - held).sum() < np.abs(missing).sum():
             missing -= held
             taken.append(members[group])

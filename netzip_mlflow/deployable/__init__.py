@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from netzip_mlflow import runtimes
 from netzip_mlflow.deployable.compact import compact
-from netzip_mlflow.deployable.export import INPUT, OUTPUT, Exported, Exports, export
+from netzip_mlflow.deployable.export import INPUT, Exported, Exports, export
 from netzip_mlflow.deployable.zeros import pack_zeros
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.metrics import operations
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "INPUT",
     "MANIFEST",
-    "OUTPUT",
     "Deployable",
     "Exported",
     "Exports",
@@ -35,6 +34,7 @@ __all__ = [
 ]
 
 MODEL, MANIFEST = "model.onnx", "netzip.json"
+LAYOUTS = {2: "NCL", 3: "NCHW"}  # by axes of a sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,16 +61,19 @@ class Deployable:
         the twin stays the one that was exported (and is stored).
         """
         manifest = {
+            **twin.facts,
             "task": task,
             "input": {
                 "name": INPUT,
                 "dtype": "float32",
-                "layout": "NCHW",
+                "layout": LAYOUTS.get(len(twin.input.shape), "channels first"),
                 "range": [0, 1],
                 "shape": list(twin.input.shape),
             },
-            "output": OUTPUT,
-            "classes": list(twin.classes),
+            "outputs": [
+                {"name": name, "shape": list(shape)}
+                for name, shape in zip(twin.outputs.names, twin.outputs.shapes, strict=True)
+            ],
             "chain": [*twin.chain, *([label] if label else [])],
             "opset": {o.domain or "ai.onnx": o.version for o in model.opset_import},
             "ir_version": model.ir_version,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from netzip_mlflow import runtimes
 from netzip_mlflow.deployable.compact import compact
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.signature import outputs_of
 
 if TYPE_CHECKING:
     import onnx
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
     from netzip_mlflow.twin import Twin
 
-__all__ = ["INPUT", "OUTPUT", "Exported", "Exports", "export"]
+__all__ = ["INPUT", "Exported", "Exports", "export"]
 
-INPUT, OUTPUT = "images", "scores"
+INPUT = "images"
 QUIET = ("torch.onnx", "torch.fx")
 LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -33,8 +34,8 @@ LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 class Exported:
     """A compact FP32 graph.
 
-    `deviation` is max |onnx - torch| over a batch of three seeded random images; `layers` names the
-    layers in the graph's order as the network does, since the compact graph has no names.
+    `deviation` is max |onnx - torch| over the outputs for three seeded random samples; `layers`
+    names the layers in the graph's order as the network does: the compact graph has no names.
     """
 
     model: onnx.ModelProto
@@ -45,8 +46,8 @@ class Exported:
 def export(twin: Twin) -> Exported:
     """The twin as a compact FP32 graph.
 
-    Input `images`: float32 (batch, C, H, W) in [0, 1]; output `scores`: float32 (batch, classes);
-    the batch is dynamic; normalisation is inside; no external data.
+    Input `images`: float32 (batch, *the twin's shape) in [0, 1]; outputs under the names of the
+    twin's; the batch is dynamic; normalisation is inside; no external data.
 
     Raises:
         NetzipError: torch cannot export the network; the message carries its reason, and the layer
@@ -59,13 +60,14 @@ def export(twin: Twin) -> Exported:
     batch = torch.export.Dim("batch")
     try:
         with _quiet(), torch.no_grad():
-            _require_scores(network(example), len(twin.classes))
+            answers = outputs_of(network(example), twin.outputs.names)
+            twin.outputs.require(answers, 2, "the network")
             program = torch.onnx.export(
                 network,
                 (example,),
                 dynamo=True,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=[*twin.outputs.names],
                 dynamic_shapes=({0: batch},),
                 external_data=False,
                 verbose=False,
@@ -81,15 +83,6 @@ def export(twin: Twin) -> Exported:
             "torch cannot export the network to ONNX: it takes batches of one size only"
         )
     return Exported(model, _deviation(model, network), _layer_names(full, twin.model))
-
-
-def _require_scores(scores: object, classes: int) -> None:
-    shape = getattr(scores, "shape", None)
-    if shape is None or tuple(shape) != (2, classes):
-        given = type(scores).__name__ if shape is None else str(tuple(shape))
-        raise NetzipError(
-            f"the network answers two images with {given}; wanted are scores (2, {classes})"
-        )
 
 
 def _reason(error: BaseException, network: torch.nn.Module) -> str:
@@ -174,9 +167,10 @@ def _deviation(model: onnx.ModelProto, network: object) -> float:
     assert isinstance(network, torch.nn.Module)  # noqa: S101 (typing only)
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim][1:]
     images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(1))
-    (found,) = runtimes.evaluator(model)({INPUT: images.numpy()})
+    answers = runtimes.evaluator(model)({INPUT: images.numpy()})
     with torch.no_grad():
-        return float((torch.from_numpy(found) - network(images)).abs().max())
+        pairs = zip(answers, outputs_of(network(images)), strict=True)
+        return max(float((torch.from_numpy(one) - other).abs().max()) for one, other in pairs)
 
 
 @contextlib.contextmanager

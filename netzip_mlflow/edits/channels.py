@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netzip_mlflow.edits.dependencies import MISFITS, outputs, reading, trace
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.signature import outputs_of
 
 if TYPE_CHECKING:
     import torch
@@ -144,7 +145,7 @@ def _groups(graph: Any, model: nn.Module, kept: set[nn.Module]) -> list[Group]:
     for each in coupled:
         targets = [dep.target for dep, _ in each]
         if any(not dep.target.outputs and dep.handler not in reading() for dep, _ in each):
-            continue  # the scores: one per class
+            continue  # of an output: its shape is the task's
         channels, blocks = len(each[0].idxs), _blocks(targets)
         if channels % blocks or channels == blocks:
             continue
@@ -231,7 +232,7 @@ class _Proof:
         import torch
 
         with torch.no_grad():
-            return model(sample)
+            return torch.cat([each.flatten(1) for each in outputs_of(model(sample))], 1)
 
     def holds(self, groups: Sequence[Group]) -> bool:
         """Whether a random half of the units of these groups can go, all together."""

@@ -70,7 +70,7 @@ def factorisable(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     return layers
 
 
-def positions(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, Positions]:
+def positions(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Positions]:
     """How often each factorisable layer is applied to an image (C, H, W); absent: not called."""
     import torch
 

@@ -1,4 +1,4 @@
-"""Accuracy of a classifier from its scores, and its drop against the baseline.
+"""Accuracy of a classifier from its scores.
 
 Scores are what the deployable puts out: logits, or probabilities when the file ends in a
 softmax. The answer is the class of the highest score, the first one in a tie.
@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from netzip_mlflow.errors import NetzipError
-from netzip_mlflow.metrics.metric import Metric, percent, probability
-from netzip_mlflow.statistics import bootstrap_drop, mcnemar
+from netzip_mlflow.metrics.metric import Metric, percent
 
-__all__ = ["METRICS", "classification", "drop", "per_class", "probabilities"]
+__all__ = ["METRICS", "classification", "per_class", "probabilities"]
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 
@@ -32,8 +31,6 @@ METRICS = (
            "%", 0.01, percent),
     Metric("accuracy/ece", "Expected calibration error",
            "expected calibration error, 15 bins (Guo et al. 2017)", "less"),
-    Metric("accuracy/mcnemar_p", "McNemar's exact p",
-           "McNemar's exact p: chance of such a difference if there were none", show=probability),
 )  # fmt: skip
 
 
@@ -109,34 +106,6 @@ def per_class(
         for row, points in zip(rows, change, strict=True):
             row["recall_change_points"] = float(points)
     return rows
-
-
-def drop(
-    scores_o: np.ndarray, scores_c: np.ndarray, labels: np.ndarray, seed: int
-) -> dict[str, float]:
-    """What the candidate loses in top-1 against the baseline on the same samples.
-
-    Args:
-        scores_o, scores_c: float (n, K), baseline and candidate.
-        labels: integers (n,).
-        seed: of the bootstrap.
-
-    Returns:
-        `drop_points` (100 x (accuracy_o - accuracy_c); negative when the candidate is better),
-        `drop_points_low`, `drop_points_high` (95 % interval), `mcnemar_p`.
-
-    Raises:
-        NetzipError, ValueError: as `classification`.
-    """
-    right_o = scores_o.argmax(1) == _validate(scores_o, labels)
-    right_c = scores_c.argmax(1) == _validate(scores_c, labels)
-    points = bootstrap_drop(right_o, right_c, seed=seed)
-    return {
-        "drop_points": points.value,
-        "drop_points_low": points.low,
-        "drop_points_high": points.high,
-        "mcnemar_p": mcnemar(right_o, right_c),
-    }
 
 
 def probabilities(scores: np.ndarray) -> np.ndarray:

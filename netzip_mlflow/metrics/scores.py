@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netzip_mlflow.metrics.metric import Metric, points, thousandths, times
+from netzip_mlflow.metrics.metric import Metric, points, probability, thousandths, times
 
 __all__ = ["DROP", "METRICS"]
 
@@ -13,6 +13,8 @@ DROP = Metric(
 
 METRICS = (
     DROP,
+    Metric("accuracy/mcnemar_p", "McNemar's exact p",
+           "McNemar's exact p: chance of such a difference if there were none", show=probability),
     Metric("ratio/P", "P, performance", "accuracy candidate / baseline; 1 = same", "more",
            show=thousandths, header="P"),
     Metric("ratio/S", "S, speed-up", "speed baseline / candidate on the basis (CHATS by default)",

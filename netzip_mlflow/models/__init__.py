@@ -1,6 +1,6 @@
 """Networks by name, by a user's own function, and their weights.
 
-A network is one file with a function `(classes, channels, size) -> nn.Module` and one line in
+A network is one file with a function `(num_classes, channels, size) -> nn.Module` and one line in
 `catalogue.TABLE`. torch is imported when a network is built, not before.
 """
 

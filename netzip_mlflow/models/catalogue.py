@@ -58,91 +58,49 @@ def names() -> dict[str, str]:
     )
 
 
-def build(
-    name: str,
-    *,
-    classes: int,
-    channels: int,
-    size: tuple[int, int],
-    arguments: Mapping[str, Any] | None = None,
-) -> nn.Module:
+def build(name: str, shape: tuple[int, ...], arguments: Mapping[str, Any]) -> nn.Module:
     """A network with fresh random weights (of torch's global generator), in eval mode.
 
     Args:
         name: of `TABLE`, or one of torchvision's classifiers.
-        classes: of the task; the network gives one score for each.
-        channels: of the images.
-        size: of the images, (H, W).
-        arguments: further keywords of the network's own constructor.
+        shape: of an image, (C, H, W).
+        arguments: further keywords of the network's own constructor; `num_classes` among them.
 
     Raises:
         InputError: no such network, or it does not take such images or arguments.
     """
-    arguments = arguments or {}
-    if name in TABLE:
-        module, _, function_name = TABLE[name].partition(":")
-        function = getattr(importlib.import_module(module), function_name)
-        settings = {"classes": classes, "channels": channels, "size": size} | dict(arguments)
-        model = call(function, settings, TABLE[name], "model")
-    elif name in CLASSIFIERS:
-        model = classifier(name, classes, channels, size, arguments)
-    else:
+    if name not in TABLE and name not in CLASSIFIERS:
         raise InputError(_unknown(name))
-    return _fitting(model, name, classes, channels, size)
+    if len(shape) != 3:
+        what = f"{name} takes images, and the data give samples of shape {shape}"
+        raise InputError(Problem("model.name", what, "a network of your own: model.factory"))
+    channels, height, width = shape
+    if name in CLASSIFIERS:
+        return classifier(name, channels, (height, width), arguments).eval()
+    module, _, function_name = TABLE[name].partition(":")
+    function = getattr(importlib.import_module(module), function_name)
+    settings = {"channels": channels, "size": (height, width)} | dict(arguments)
+    return call(function, settings, TABLE[name], "model").eval()
 
 
-def build_factory(
-    path: str,
-    *,
-    classes: int,
-    channels: int,
-    size: tuple[int, int],
-    arguments: Mapping[str, Any] | None = None,
-) -> nn.Module:
-    """A user's own network, from ``function(num_classes=..., **arguments)``, in eval mode.
+def build_factory(path: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """A user's own network, from ``function(**arguments)``, in eval mode.
 
     Args:
         path: "module:function".
-        classes: of the task.
-        channels: of the images, which the network must take.
-        size: of the images, (H, W), which the network must take.
-        arguments: further keywords.
+        arguments: its keywords: the task's (`num_classes`, where it has classes) and the recipe's.
 
     Raises:
         InputError: the function cannot be imported, does not take the arguments, returns no
-            module, or fails, or the module does not take such images.
+            module, or fails.
     """
     from torch import nn
 
-    settings = {"num_classes": classes} | dict(arguments or {})
-    model = call(import_function(path, "model.factory"), settings, path, "model")
+    model = call(import_function(path, "model.factory"), arguments, path, "model")
     if not isinstance(model, nn.Module):
         what = f"{path} returned a {type(model).__name__}"
         raise InputError(Problem("model.factory", what, "a torch.nn.Module"))
-    return _fitting(model, path, classes, channels, size)
-
-
-def _fitting(
-    model: nn.Module, name: str, classes: int, channels: int, size: tuple[int, int]
-) -> nn.Module:
-    """The model in eval mode, after a pass of two black images showed that they fit."""
-    import torch
-
-    model.eval()
-    parameter = next(model.parameters(), torch.empty(0))
-    images = torch.zeros(2, channels, *size, device=parameter.device)
-    given = f"images of {channels}x{size[0]}x{size[1]}"
-    try:
-        with torch.no_grad():
-            scores = model(images)
-    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
-        problem = Problem("model", f"{name} does not take {given}: {error}")
-        raise InputError(problem) from error
-    shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-    if shape != (2, classes):
-        what = f"{name} gives {shape} for two {given}"
-        raise InputError(Problem("model", what, f"scores of shape (2, {classes})"))
-    return model
+    return model.eval()
 
 
 def check(raw: Mapping[str, Any], *, files: bool = True) -> list[Problem]:

@@ -53,7 +53,7 @@ class Block(nn.Module):
 class CifarResNet(nn.Module):
     """Depth 6 n + 2: a first convolution, three stages of n blocks, one linear layer."""
 
-    def __init__(self, blocks: int, classes: int, channels: int) -> None:
+    def __init__(self, blocks: int, num_classes: int, channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, WIDTHS[0], 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
@@ -62,7 +62,7 @@ class CifarResNet(nn.Module):
         self.layer2 = _stage(blocks, WIDTHS[0], WIDTHS[1], 2)
         self.layer3 = _stage(blocks, WIDTHS[1], WIDTHS[2], 2)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(WIDTHS[2], classes)
+        self.linear = nn.Linear(WIDTHS[2], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -82,26 +82,26 @@ def _stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequential
 # Global pooling: any size of image fits, so `size` is taken as every network's and not needed.
 
 
-def resnet20_cifar(classes: int, channels: int, size: tuple[int, int]) -> CifarResNet:  # noqa: ARG001
+def resnet20_cifar(num_classes: int, channels: int, size: tuple[int, int]) -> CifarResNet:  # noqa: ARG001
     """ResNet-20; 269,722 parameters for 3 channels and 10 classes."""
-    return CifarResNet(3, classes, channels)
+    return CifarResNet(3, num_classes, channels)
 
 
-def resnet32_cifar(classes: int, channels: int, size: tuple[int, int]) -> CifarResNet:  # noqa: ARG001
+def resnet32_cifar(num_classes: int, channels: int, size: tuple[int, int]) -> CifarResNet:  # noqa: ARG001
     """ResNet-32; 464,154 parameters for 3 channels and 10 classes."""
-    return CifarResNet(5, classes, channels)
+    return CifarResNet(5, num_classes, channels)
 
 
-def resnet44_cifar(classes: int, channels: int, size: tuple[int, int]) -> CifarResNet:  # noqa: ARG001
+def resnet44_cifar(num_classes: int, channels: int, size: tuple[int, int]) -> CifarResNet:  # noqa: ARG001
     """ResNet-44; 658,586 parameters for 3 channels and 10 classes."""
-    return CifarResNet(7, classes, channels)
+    return CifarResNet(7, num_classes, channels)
 
 
-def resnet56_cifar(classes: int, channels: int, size: tuple[int, int]) -> CifarResNet:  # noqa: ARG001
+def resnet56_cifar(num_classes: int, channels: int, size: tuple[int, int]) -> CifarResNet:  # noqa: ARG001
     """ResNet-56; 853,018 parameters for 3 channels and 10 classes."""
-    return CifarResNet(9, classes, channels)
+    return CifarResNet(9, num_classes, channels)
 
 
-def resnet110_cifar(classes: int, channels: int, size: tuple[int, int]) -> CifarResNet:  # noqa: ARG001
+def resnet110_cifar(num_classes: int, channels: int, size: tuple[int, int]) -> CifarResNet:  # noqa: ARG001
     """ResNet-110; 1,727,962 parameters for 3 channels and 10 classes."""
-    return CifarResNet(18, classes, channels)
+    return CifarResNet(18, num_classes, channels)

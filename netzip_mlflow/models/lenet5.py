@@ -19,7 +19,7 @@ SMALLEST = 16  # pixels a side: what two 5x5 convolutions and two poolings leave
 class LeNet5(nn.Module):
     """Two convolutions, three linear layers; 61,706 parameters for 1x32x32 and 10 classes."""
 
-    def __init__(self, classes: int, channels: int, size: tuple[int, int]) -> None:
+    def __init__(self, num_classes: int, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
         height, width = (((side - 4) // 2 - 4) // 2 for side in size)
         self.conv1 = nn.Conv2d(channels, 6, 5)
@@ -28,7 +28,7 @@ class LeNet5(nn.Module):
         self.relu = nn.ReLU()
         self.fc1 = nn.Linear(16 * height * width, 120)
         self.fc2 = nn.Linear(120, 84)
-        self.linear = nn.Linear(84, classes)
+        self.linear = nn.Linear(84, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Float (n, C, H, W) to scores (n, classes)."""
@@ -39,7 +39,7 @@ class LeNet5(nn.Module):
         return self.linear(x)
 
 
-def lenet5(classes: int, channels: int, size: tuple[int, int]) -> LeNet5:
+def lenet5(num_classes: int, channels: int, size: tuple[int, int]) -> LeNet5:
     """LeNet-5 for images of `size` (H, W), in its random initial state.
 
     Raises:
@@ -48,4 +48,4 @@ def lenet5(classes: int, channels: int, size: tuple[int, int]) -> LeNet5:
     if min(size) < SMALLEST:
         what = f"lenet5 cannot take images of {size[0]}x{size[1]}"
         raise InputError(Problem("model.name", what, f"{SMALLEST}x{SMALLEST} or larger"))
-    return LeNet5(classes, channels, size)
+    return LeNet5(num_classes, channels, size)

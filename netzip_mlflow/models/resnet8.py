@@ -37,7 +37,7 @@ class Block(nn.Module):
 class ResNet8(nn.Module):
     """A first convolution, one block a stage, global average pooling, one linear layer."""
 
-    def __init__(self, classes: int, channels: int, width: int = 16) -> None:
+    def __init__(self, num_classes: int, channels: int, width: int = 16) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, 1, 1)
         self.bn1 = nn.BatchNorm2d(width)
@@ -46,7 +46,7 @@ class ResNet8(nn.Module):
         self.layer2 = Block(width, 2 * width, 2)
         self.layer3 = Block(2 * width, 4 * width, 2)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(4 * width, classes)
+        self.linear = nn.Linear(4 * width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -59,7 +59,7 @@ class ResNet8(nn.Module):
 
 
 def resnet8(
-    classes: int,
+    num_classes: int,
     channels: int,
     size: tuple[int, int],  # noqa: ARG001 (global pooling: any size fits)
     *,
@@ -67,4 +67,4 @@ def resnet8(
 ) -> ResNet8:
     """MLPerf Tiny's ResNet-8, in its random initial state; `width`: channels of the first stage,
     which the next two double."""
-    return ResNet8(classes, channels, width)
+    return ResNet8(num_classes, channels, width)

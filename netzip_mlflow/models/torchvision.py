@@ -38,7 +38,7 @@ CHANNELS = 3
 
 
 def classifier(
-    name: str, classes: int, channels: int, size: tuple[int, int], arguments: Mapping[str, Any]
+    name: str, channels: int, size: tuple[int, int], arguments: Mapping[str, Any]
 ) -> nn.Module:
     """One of `CLASSIFIERS` with random weights; `arguments` go to torchvision's constructor.
 
@@ -50,7 +50,7 @@ def classifier(
     if channels != CHANNELS:
         what = f"{name} takes {CHANNELS} channels, the data give {channels}"
         raise InputError(Problem("model.name", what, "a network for any number of channels"))
-    settings = {"weights": None, "num_classes": classes} | _defaults(name, size) | dict(arguments)
+    settings = {"weights": None} | _defaults(name, size) | dict(arguments)
     try:
         return models.get_model(name, **settings)
     except (TypeError, ValueError, AssertionError) as error:

@@ -16,35 +16,36 @@ if TYPE_CHECKING:
 
 __all__ = ["SAMPLES", "damage", "mean_bits", "ranked", "widened"]
 
-SAMPLES = 128  # calibration images that it is judged by
+SAMPLES = 128  # calibration samples that it is judged by
 
 
 def damage(
     model: onnx.ModelProto,
     weights: Mapping[str, np.ndarray],
-    images: np.ndarray,
+    samples: np.ndarray,
+    differ: Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray],
     progress: Callable[[str, float], None] = lambda _what, _done: None,
 ) -> dict[str, float]:
-    """What replacing one weight alone does to the outputs: mean KL(float || changed), nats.
+    """What replacing one weight alone does to the outputs: the mean over samples of `differ`.
 
     Args:
         model: the float graph; `weights`: by initializer, what would stand in its place.
-        images: float32 (n, C, H, W) in [0, 1].
+        samples: float32 (n, C, ...) in [0, 1].
+        differ: the task's, of the float graph's outputs and the changed one's.
     """
     from onnx import ModelProto, numpy_helper
 
-    before = _log_softmax(_run(model, images))
-    found = {}
+    before = runtimes.evaluator(model)({INPUT: samples})
+    harm = {}
     for done, (name, values) in enumerate(weights.items()):
         changed = ModelProto()
         changed.CopyFrom(model)
         for tensor in changed.graph.initializer:
             if tensor.name == name:
                 tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))
-        after = _log_softmax(_run(changed, images))
-        found[name] = float((np.exp(before) * (before - after)).sum(axis=1).mean())
+        harm[name] = float(differ(before, runtimes.evaluator(changed)({INPUT: samples})).mean())
         progress("sensitivity", (done + 1) / len(weights))
-    return found
+    return harm
 
 
 def widened(
@@ -77,13 +78,3 @@ def mean_bits(sizes: Mapping[str, int], plan: Mapping[str, str]) -> float:
 def ranked(harm: Mapping[str, float]) -> Sequence[str]:
     """Layers, the most harmful first."""
     return sorted(harm, key=lambda n: (-harm[n], n))
-
-
-def _run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
-    (scores,) = runtimes.evaluator(model)({INPUT: images})
-    return scores.astype(np.float64)
-
-
-def _log_softmax(scores: np.ndarray) -> np.ndarray:
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

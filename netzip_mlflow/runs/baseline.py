@@ -17,9 +17,10 @@ from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.factories import import_function
 from netzip_mlflow.recipe import locate
 from netzip_mlflow.runs import candidates
+from netzip_mlflow.signature import InputSpec
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.techniques.fp32 import deploy
-from netzip_mlflow.twin import Architecture, InputSpec, Twin
+from netzip_mlflow.twin import Architecture, Twin
 
 if TYPE_CHECKING:
     from netzip_mlflow.recipe import ModelSpec, Recipe
@@ -93,31 +94,22 @@ def prepare(recipe: Recipe, task: Task) -> Twin:
     Raises:
         InputError: weights that do not fit, shapes that do not, a device that is not there.
     """
-    import torch
-
     if recipe.train is not None:
         training.choose_device(recipe.train.device)
     spec = recipe.model
     if spec.uri is not None:
         return _from_uri(spec.uri, task, recipe.code())
     kind, name = ("name", spec.name) if spec.name else ("factory", spec.factory or "")
-    architecture = Architecture(kind, name or "", dict(spec.arguments))
+    architecture = Architecture(kind, name, {**task.arguments, **spec.arguments})
     with training.seeded(recipe.seed):
-        model = architecture.build(len(task.classes), task.shape)
+        model = architecture.build(task.shape, task.outputs)
     if spec.weights == "pretrained":
-        models.load_pretrained(model, name or "")
+        models.load_pretrained(model, name)
     elif spec.weights is not None:
         models.load_weights(model, locate(spec.weights, "model.weights"))
     mean, std = (spec.mean, spec.std) if spec.mean and spec.std else _statistics(task)
-    twin = Twin(model.eval(), InputSpec(task.shape, mean, std), task.classes, architecture)
-    with torch.no_grad():
-        scores = twin.network()(torch.zeros(2, *task.shape))
-    if tuple(scores.shape) != (2, len(task.classes)):
-        raise InputError(
-            f"model: answers a batch of 2 with shape {tuple(scores.shape)}; the data set has "
-            f"{len(task.classes)} classes, so (2, {len(task.classes)}) is wanted"
-        )
-    return twin
+    given = InputSpec(task.shape, mean, std)
+    return Twin(model.eval(), given, task.outputs, architecture, task.facts)
 
 
 def training_digest(recipe: Recipe, task: Task, network: Twin) -> str:
@@ -128,7 +120,7 @@ def training_digest(recipe: Recipe, task: Task, network: Twin) -> str:
         Uncacheable: the network is a user's, and no file determines it.
     """
     parts = {
-        "task": recipe.task,
+        "task": keys.code(type(task)),
         "data": task.digest,
         "model": _start(recipe.model, network),
         "train": recipe.train.model_dump(mode="json") if recipe.train else None,
@@ -175,9 +167,8 @@ def _trained(work: Job, made: Candidate, recipe: Recipe, task: Task, twin: Twin)
     fitted = training.fit(
         twin,
         task.split("train"),
+        task,
         spec=recipe.train,
-        loss=task.loss,
-        validate=task.validate,
         seed=recipe.seed,
         device=training.choose_device(recipe.train.device),
         threads=recipe.train.threads,
@@ -208,13 +199,10 @@ def _loaded(uri: str, folder: Path, digest: str, allow: frozenset[str]) -> Twin:
         InputError: it cannot be read, or is not what was stored.
     """
     try:
-        twin = Twin.load(folder, allow)
+        return Twin.load(folder, allow, digest)
     except InputError as error:
         problems = "; ".join(str(problem) for problem in error.problems)
         raise InputError(f"{uri}: its twin cannot be used: {problems}") from None
-    if digest and twin.digest() != digest:
-        raise InputError(f"{uri}: its twin is damaged: its digest is {twin.digest()}, not {digest}")
-    return twin
 
 
 def _from_uri(uri: str, task: Task, allow: frozenset[str]) -> Twin:
@@ -230,11 +218,17 @@ def _from_uri(uri: str, task: Task, allow: frozenset[str]) -> Twin:
 
     with folders.temporary() as folder:
         twin = _loaded(uri, *twin_folder(uri, folder), allow)
-    if twin.input.shape != task.shape or twin.classes != task.classes:
-        raise InputError(
-            f"model.uri: {uri} takes {twin.input.shape} and knows {len(twin.classes)} classes; the "
-            f"data set gives {task.shape} and {len(task.classes)}"
+    differing = [
+        f"{what}: {theirs} given, {ours} wanted"
+        for what, theirs, ours in (
+            ("input", twin.input.shape, task.shape),
+            ("outputs", twin.outputs, task.outputs),
+            *((key, twin.facts.get(key), value) for key, value in task.facts.items()),
         )
+        if theirs != ours
+    ]
+    if differing:
+        raise InputError(f"model.uri: {uri} does not fit the data: {'; '.join(differing)}")
     return twin
 
 
@@ -243,10 +237,11 @@ def _statistics(task: Task) -> tuple[tuple[float, ...], tuple[float, ...]]:
     import numpy as np
 
     total, squares, count = 0.0, 0.0, 0
-    for images, _ in task.split("train").batches(256):
-        total += images.sum(axis=(0, 2, 3), dtype=np.float64)
-        squares += (images.astype(np.float64) ** 2).sum(axis=(0, 2, 3))
-        count += images.shape[0] * images.shape[2] * images.shape[3]
+    for samples, _ in task.split("train").batches(256):
+        others = (0, *range(2, samples.ndim))
+        total += samples.sum(axis=others, dtype=np.float64)
+        squares += (samples.astype(np.float64) ** 2).sum(axis=others)
+        count += samples.size // samples.shape[1]
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
     std = np.where(std < 1e-3, 1.0, std)  # a constant channel carries nothing to scale

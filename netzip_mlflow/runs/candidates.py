@@ -183,10 +183,12 @@ def store(made: Candidate, deployable: Deployable, task: Task) -> None:
 
 
 def _golden(file: Path, task: Task) -> None:
-    """Sixteen validation images with the file's own answers: a check for whoever deploys it."""
-    images, labels = next(task.split("validation").batches(GOLDEN))
-    scores, *_ = runtimes.find().load(file).run(images)
-    np.savez(file.parent / "golden.npz", images=images, scores=scores, labels=labels)
+    """Sixteen validation samples with the file's own answers: a check for whoever deploys it."""
+    samples, targets = next(task.split("validation").batches(GOLDEN))
+    session = runtimes.find().load(file)
+    held: dict[str, Any] = dict(zip(session.outputs, session.run(samples), strict=True))
+    held |= task.golden(targets)
+    np.savez(file.parent / "golden.npz", images=samples, **held)
 
 
 def inspect_and_judge(made: Candidate, baseline: Candidate | None, conditions: Conditions) -> None:

@@ -12,7 +12,7 @@ from netzip_mlflow.errors import InputError, NetzipError, Problem
 __all__ = ["PREDICT", "export"]
 
 PREDICT = '''\
-"""Classify images: python predict.py IMAGES.npy (float32, (n, C, H, W), from 0 to 1)."""
+"""Ask the network: python predict.py IMAGES.npy (float32, (n, C, H, W), from 0 to 1)."""
 
 import json
 import os
@@ -25,10 +25,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would report
 import onnxruntime
 
 folder = Path(__file__).parent
-classes = json.loads((folder / "netzip.json").read_text(encoding="utf-8"))["classes"]
+described = json.loads((folder / "netzip.json").read_text(encoding="utf-8"))
 session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-for scores in session.run(None, {"images": np.load(sys.argv[1])})[0]:
-    print(classes[scores.argmax()])
+answers = session.run(None, {described["input"]["name"]: np.load(sys.argv[1])})
 '''
 TOLERANCE = 1e-3
 
@@ -70,12 +69,22 @@ def export(
         if opset is not None:
             _convert(place, opset)
         if (place / "netzip.json").exists():
-            (place / "predict.py").write_text(PREDICT, encoding="utf-8")
+            script = PREDICT + _last_lines(place / "netzip.json")
+            (place / "predict.py").write_text(script, encoding="utf-8")
         try:
             shutil.copytree(place, folder, dirs_exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: cannot be written: {error}") from None
     return sorted(p.name for p in folder.iterdir())
+
+
+def _last_lines(described: Path) -> str:
+    """What prints the answers: as the task does it, where it is one of ours."""
+    from netzip_mlflow.tasks import TABLE, task_class
+    from netzip_mlflow.tasks.task_base import TaskBase
+
+    name = json.loads(described.read_text(encoding="utf-8"))["task"]
+    return (task_class(name) if name in TABLE else TaskBase).predict
 
 
 def _convert(place: Path, opset: int) -> None:
@@ -104,11 +113,11 @@ def _convert(place: Path, opset: int) -> None:
         (given,) = model.graph.input
         shape = [d.dim_value or 1 for d in given.type.tensor_type.shape.dim]
         images = np.random.default_rng(0).random(shape, dtype=np.float32)
-        answers = [runtimes.evaluator(each)({given.name: images})[0] for each in (model, converted)]
+        answers = [runtimes.evaluator(each)({given.name: images}) for each in (model, converted)]
     except (NetzipError, *refusals) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(Problem("--opset", f"{what}: {reason}", allowed)) from None
-    if not np.allclose(*answers, atol=TOLERANCE):
+    if not all(np.allclose(*pair, atol=TOLERANCE) for pair in zip(*answers, strict=True)):
         raise InputError(Problem("--opset", f"{what}: its answers differ", allowed))
     onnx.save(converted, file)
     described = place / "netzip.json"

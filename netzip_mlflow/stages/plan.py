@@ -12,6 +12,7 @@ from netzip_mlflow import data, models, search, techniques, training
 from netzip_mlflow.recipe import SearchSpec
 from netzip_mlflow.runs.baseline import prepare
 from netzip_mlflow.runs.job import chosen
+from netzip_mlflow.signature import outputs_of
 from netzip_mlflow.tasks import open_task
 
 if TYPE_CHECKING:
@@ -172,21 +173,21 @@ def _measured(recipe: Recipe, weights: bool) -> _Pace:
 
 
 def _timed_steps(network: Twin, task: Task, recipe: Recipe) -> tuple[float, float]:
-    """Seconds per image of a training step and of a forward pass, the least of a few."""
+    """Seconds per sample of a training step and of a forward pass, the least of a few."""
     import torch
 
     size = recipe.train.batch if recipe.train else 64
-    images, labels = next(task.split("train").batches(size))
-    pixels, targets = torch.from_numpy(images), torch.from_numpy(labels)
+    samples, targets = next(task.split("train").batches(size))
+    pixels, wanted = torch.from_numpy(samples), task.collate(targets, "cpu")
     module = network.copy().network()
     stepped, passed = [], []
     with training.seeded(recipe.seed, recipe.train.threads if recipe.train else None):
         for _ in range(STEPS):
             start = time.perf_counter()
-            task.loss(module(pixels), targets, 0.0).backward()
-            stepped.append((time.perf_counter() - start) / len(images))
+            task.loss(outputs_of(module(pixels)), wanted, 0.0).backward()
+            stepped.append((time.perf_counter() - start) / len(samples))
             start = time.perf_counter()
             with torch.inference_mode():
                 module(pixels)
-            passed.append((time.perf_counter() - start) / len(images))
+            passed.append((time.perf_counter() - start) / len(samples))
     return min(stepped), min(passed)

@@ -5,23 +5,24 @@ Stages, techniques, metrics and views speak to `Task` only; none asks which task
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from netzip_mlflow.errors import Problem, did_you_mean
+from netzip_mlflow.errors import InputError, NetzipError, Problem, did_you_mean
+from netzip_mlflow.factories import import_function
 from netzip_mlflow.metrics import catalogue
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from netzip_mlflow.data import Split
+    from netzip_mlflow.data import Changes, Split
     from netzip_mlflow.metrics import Metric
     from netzip_mlflow.recipe import DataSpec, Recipe
     from netzip_mlflow.runtimes import Session
+    from netzip_mlflow.signature import OutputSpec
 
 __all__ = [
     "TABLE",
@@ -33,6 +34,7 @@ __all__ = [
     "check",
     "complete",
     "open_task",
+    "task_class",
 ]
 
 TABLE = {"classification": "netzip_mlflow.tasks.classification:Classification"}
@@ -41,10 +43,11 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A deployable on one split: the runtime's raw outputs, and metrics under `accuracy/`."""
+    """A deployable on one split: its raw outputs, (samples, ...) each, metrics under `accuracy/`,
+    and the rows of a table by group of samples, where the task has groups."""
 
     split: str
-    outputs: np.ndarray
+    outputs: tuple[np.ndarray, ...]
     metrics: Mapping[str, float]
     per_class: tuple[Mapping[str, Any], ...] = ()
 
@@ -67,19 +70,35 @@ class OutOfReach(Exception):
 
 
 class Task(Protocol):
-    """One problem with its data; `primary` is the accuracy that P uses by default, `sizes` counts
-    the samples of each split, `metrics` are the records of all that it logs."""
+    """One problem with its data: all that depends on what is solved. `task_base.TaskBase` has most
+    of it ready.
+
+    Attributes:
+        name: in `netzip.json`.
+        primary: the accuracy that P uses by default, a fraction, of which more is better; it is
+            logged as ``accuracy/<primary>``.
+        metrics: the records of all that it logs.
+        shape: of one sample, channels first.
+        outputs: what a network of the task answers.
+        arguments: what the constructor of its network needs, such as `num_classes`.
+        facts: what `netzip.json` says of its answers (JSON), such as names of classes.
+        digest: of its data.
+        sizes: samples of each split.
+    """
 
     name: str
     primary: str
     metrics: tuple[Metric, ...]
-    classes: tuple[str, ...]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
+    outputs: OutputSpec
+    arguments: Mapping[str, Any]
+    facts: Mapping[str, Any]
     digest: str
     sizes: Mapping[str, int]
 
     def split(self, name: str, *, final: bool = False) -> Split:
-        """A split by name; `test` only with `final` and while nothing has sealed the task.
+        """A split by name; `test` only with `final` and while nothing has sealed the task. Its
+        targets are known to the task alone.
 
         Raises:
             SplitSealed: the test split was asked for by anything but the final evaluation.
@@ -90,10 +109,43 @@ class Task(Protocol):
         """While it lasts, nobody gets the test split: training and techniques run inside."""
         ...
 
+    def augment(
+        self, samples: torch.Tensor, targets: Any, changes: Changes
+    ) -> tuple[torch.Tensor, Any]:
+        """Samples, float32 (n, C, ...) on the CPU, and their targets (as the split has them) after
+        changes."""
+        ...
+
+    def collate(self, targets: Any, device: str) -> Any:
+        """Targets of a batch as `loss` takes them."""
+        ...
+
+    def golden(self, targets: Any) -> Mapping[str, np.ndarray]:
+        """Targets as named arrays, for `golden.npz`; empty where nobody needs them there."""
+        ...
+
     def loss(
-        self, scores: torch.Tensor, targets: torch.Tensor, label_smoothing: float
+        self, outputs: tuple[torch.Tensor, ...], targets: Any, label_smoothing: float
     ) -> torch.Tensor:
-        """The training loss, a scalar."""
+        """The training loss, a scalar; `targets` as `collate` gave them."""
+        ...
+
+    def imitate(
+        self,
+        outputs: tuple[torch.Tensor, ...],
+        wanted: tuple[torch.Tensor, ...],
+        temperature: float,
+    ) -> torch.Tensor:
+        """How far a student's outputs are from a teacher's, a scalar: a loss beside `loss`.
+
+        Args:
+            temperature: softens both, where that means something.
+        """
+        ...
+
+    def differ(self, one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> np.ndarray:
+        """How far two networks' outputs for the same samples are apart, (n,), 0 where equal; the
+        first one's are what they should be."""
         ...
 
     def validate(self, network: torch.nn.Module) -> float:
@@ -119,14 +171,52 @@ class Task(Protocol):
         ...
 
     def compare(self, baseline: Evaluation, candidate: Evaluation, seed: int) -> Comparison:
-        """Paired on the same samples."""
+        """Paired on the same samples: `accuracy/drop_points` with its ends `_low` and `_high`, in
+        points of the primary accuracy, at least."""
         ...
 
 
 def open_task(name: str, spec: DataSpec, seed: int) -> Task:
-    """A task with its data opened; its metrics' records become known. Raises InputError as the data
-    set does."""
-    return _task_class(name).open(spec, seed)
+    """A task with its data opened: a name of `TABLE`, or "module:Class" with a method `open`.
+
+    Raises:
+        InputError: there is no such class, it fails, or is not a whole task; and as its data set
+            does.
+    """
+    cls = task_class(name)
+    try:
+        task = cls.open(spec, seed)
+    except NetzipError:
+        raise
+    except Exception as error:
+        if name in TABLE:
+            raise
+        what = f"{name} cannot be opened: {type(error).__name__}: {error}"
+        raise InputError(Problem("task", what)) from error
+    absent = [key for key in Task.__annotations__ if not hasattr(task, key)]
+    if absent:
+        what = f"{name} has no {', '.join(absent)}"
+        raise InputError(Problem("task", what, "what netzip_mlflow.tasks.Task names"))
+    return task
+
+
+def task_class(name: str) -> Any:
+    """The class of a task; its metrics' records become known.
+
+    Raises:
+        InputError: there is none of that name, or it cannot be imported.
+    """
+    if name not in TABLE and ":" not in name:
+        hint = did_you_mean(name, TABLE)
+        allowed = f"{', '.join(TABLE)}, or module:Class"
+        raise InputError(Problem("task", f"unknown task {name!r}", allowed, hint))
+    cls = import_function(TABLE.get(name, name), "task")
+    absent = [key for key in ("name", "primary", "metrics", "open") if not hasattr(cls, key)]
+    if not isinstance(cls, type) or absent:
+        what = f"{name} has no {', '.join(absent)}" if absent else f"{name} is not a class"
+        raise InputError(Problem("task", what, "a class as netzip_mlflow.tasks.task_base.TaskBase"))
+    catalogue.add(cls.metrics, "task")
+    return cls
 
 
 def accuracies(metrics: Iterable[Metric]) -> tuple[str, ...]:
@@ -136,7 +226,7 @@ def accuracies(metrics: Iterable[Metric]) -> tuple[str, ...]:
 
 def complete(recipe: Recipe) -> Recipe:
     """The recipe with the accuracy written out that its score uses."""
-    accuracy = recipe.score.accuracy or _task_class(recipe.task).primary
+    accuracy = recipe.score.accuracy or task_class(recipe.task).primary
     score = recipe.score.model_copy(update={"accuracy": accuracy})
     return recipe.model_copy(update={"score": score})
 
@@ -146,20 +236,13 @@ def check(raw: Mapping[str, Any]) -> list[Problem]:
     name = raw.get("task", "classification")
     if not isinstance(name, str):
         return []  # the schema says so
-    if name not in TABLE:
-        hint = did_you_mean(str(name), TABLE)
-        return [Problem("task", f"unknown task {name!r}", ", ".join(TABLE), hint)]
-    allowed = accuracies(_task_class(name).metrics)
+    try:
+        allowed = accuracies(task_class(name).metrics)
+    except InputError as error:
+        return list(error.problems)
     score = raw.get("score")
     wanted = score.get("accuracy") if isinstance(score, Mapping) else None
     if wanted is None or wanted in allowed:
         return []
     hint = did_you_mean(str(wanted), allowed)
     return [Problem("score.accuracy", f"{wanted!r} is not allowed", ", ".join(allowed), hint)]
-
-
-def _task_class(name: str) -> Any:
-    module, _, attribute = TABLE[name].partition(":")
-    cls = getattr(importlib.import_module(module), attribute)
-    catalogue.add(cls.metrics, "task")
-    return cls

@@ -1,51 +1,57 @@
-"""Image classification: one label a sample."""
+"""Classification: one label a sample."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from netzip_mlflow.errors import NetzipError, SplitSealed
+from netzip_mlflow.errors import InputError, Problem
 from netzip_mlflow.metrics import Metric, accuracy, fidelity
 from netzip_mlflow.metrics.scores import DROP
-from netzip_mlflow.tasks import Comparison, Evaluation, OutOfReach
+from netzip_mlflow.signature import OutputSpec
+from netzip_mlflow.tasks import Comparison, Evaluation
+from netzip_mlflow.tasks.task_base import TaskBase
 
 if TYPE_CHECKING:
     import torch
 
-    from netzip_mlflow.data import Dataset, Split
+    from netzip_mlflow.data import Changes, Dataset, Part, Source, Split
     from netzip_mlflow.recipe import DataSpec
-    from netzip_mlflow.runtimes import Session
 
 __all__ = ["Classification"]
 
-VALIDATION_BATCH = 250
 
-
-class Classification:
-    """See `netzip_mlflow.tasks.Task`; scores are logits (n, classes), accuracy is top-1."""
+class Classification(TaskBase):
+    """See `netzip_mlflow.tasks.Task`. The output `scores` holds logits (n, classes); targets are
+    labels, int64 (n,); the primary accuracy is top-1."""
 
     name = "classification"
     primary = "top1"
     metrics: tuple[Metric, ...] = (*accuracy.METRICS, DROP, *fidelity.METRICS)
 
+    predict: ClassVar[str] = """\
+for scores in answers[0]:
+    print(described["classes"][scores.argmax()])
+"""
+
     def __init__(self, data: Dataset) -> None:
+        super().__init__(data)
         self.classes = data.classes
-        self.shape = data.shape
-        self.digest = data.digest
-        self.sizes = {name: len(split) for name, split in data.splits.items()}
-        self._splits = data.splits
-        self._seals = 0
+        self.outputs = OutputSpec.of(scores=(len(data.classes),))
+        self.arguments = {"num_classes": len(data.classes)}
+        self.facts = {"classes": list(data.classes)}
 
     @classmethod
-    def open(cls, spec: DataSpec, seed: int) -> Classification:
-        """Open the data set of a recipe."""
-        from netzip_mlflow.data import open_data
+    def cut(cls, source: Source, spec: DataSpec, seed: int) -> Classification:
+        """Raises InputError: labels and classes do not fit together, or a split lacks a class."""
+        from netzip_mlflow.data import open_source
 
-        return cls(open_data(spec, seed))
+        _require_labels(source)
+        data = open_source(source, spec, seed, strata=np.asarray)
+        _require_classes(data.splits, data.classes)
+        return cls(data)
 
     @classmethod
     def of(
@@ -64,97 +70,116 @@ class Classification:
         Raises:
             InputError: as the data set `npz` does.
         """
-        from netzip_mlflow.data import open_source
         from netzip_mlflow.data.arrays import from_arrays
         from netzip_mlflow.recipe import DataSpec
 
         spec = DataSpec(
             factory="arrays:given", validation=validation, test=test, calibration=calibration
         )
-        return cls(open_source(from_arrays(arrays, name="arrays", groups=None), spec, seed))
+        return cls.cut(from_arrays(arrays, name="arrays", groups=None), spec, seed)
 
-    def split(self, name: str, *, final: bool = False) -> Split:
-        if name == "test" and (self._seals or not final):
-            raise SplitSealed(
-                "the test split is for the final evaluation only; training, calibration and "
-                "selection use train, calibration and validation"
-            )
-        return self._splits[name]
-
-    @contextlib.contextmanager
-    def sealed(self) -> Iterator[None]:
-        self._seals += 1
-        try:
-            yield
-        finally:
-            self._seals -= 1
+    def augment(
+        self, samples: torch.Tensor, targets: Any, changes: Changes
+    ) -> tuple[torch.Tensor, Any]:
+        return changes.applied(samples), targets
 
     def loss(
-        self, scores: torch.Tensor, targets: torch.Tensor, label_smoothing: float
+        self, outputs: tuple[torch.Tensor, ...], targets: Any, label_smoothing: float
     ) -> torch.Tensor:
         from torch.nn import functional
 
-        self._require_classes(tuple(scores.shape[1:]))
-        return functional.cross_entropy(scores, targets, label_smoothing=label_smoothing)
+        self.outputs.require(outputs, len(targets), "the network")
+        return functional.cross_entropy(outputs[0], targets, label_smoothing=label_smoothing)
 
-    def validate(self, network: torch.nn.Module) -> float:
-        import torch
-
-        device = next(network.parameters(), torch.empty(0)).device
-        right, split = 0, self.split("validation")
-        with torch.inference_mode():
-            for images, labels in split.batches(VALIDATION_BATCH):
-                scores = network(torch.from_numpy(images).to(device))
-                right += int((scores.argmax(1).cpu().numpy() == labels).sum())
-        return right / len(split)
-
-    def evaluate(
+    def imitate(
         self,
-        session: Session,
-        split: str,
-        *,
-        batch: int,
-        progress: Callable[[str, float], None] = lambda _what, _done: None,
-        final: bool = False,
-        at_least: float = 0.0,
-    ) -> Evaluation:
-        chosen = self.split(split, final=final)
-        outputs = []
-        done = wrong = 0
-        for images, labels in chosen.batches(batch):
-            scores, *_ = session.run(images)
-            outputs.append(scores)
-            done += len(images)
-            wrong += int((scores.argmax(1) != labels).sum())
-            at_best = 1 - wrong / len(chosen)
-            if at_best < at_least:
-                raise OutOfReach(1 - wrong / done, at_best, done)
-            progress(f"evaluating on {split}", done / len(chosen))
-        scores = np.concatenate(outputs)
-        self._require_classes(scores.shape[1:])
-        found = accuracy.classification(scores, chosen.labels)
-        return Evaluation(
-            split=split,
-            outputs=scores,
-            metrics={f"accuracy/{key}": value for key, value in found.items()},
-            per_class=tuple(accuracy.per_class(scores, chosen.labels, self.classes)),
-        )
+        outputs: tuple[torch.Tensor, ...],
+        wanted: tuple[torch.Tensor, ...],
+        temperature: float,
+    ) -> torch.Tensor:
+        """T^2 KL(teacher_T || student_T).
 
-    def _require_classes(self, shape: tuple[int, ...]) -> None:
-        if shape != (len(self.classes),):
-            raise NetzipError(
-                f"the model answers an image with scores of shape {shape}; the data set "
-                f"has {len(self.classes)} classes"
-            )
+        Source: Hinton et al., arXiv 1503.02531, section 2.
+
+        Raises:
+            InputError: the teacher knows other classes.
+        """
+        from torch.nn import functional
+
+        self.outputs.require(wanted, len(outputs[0]), "the teacher")
+        soft, hard = (
+            functional.log_softmax(scores / temperature, dim=1) for (scores,) in (wanted, outputs)
+        )
+        divergence = functional.kl_div(hard, soft, reduction="batchmean", log_target=True)
+        return temperature**2 * divergence
+
+    def differ(self, one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> np.ndarray:
+        """KL(one || other) in nats."""
+        before, after = (_log_softmax(scores.astype(np.float64)) for (scores,) in (one, other))
+        return (np.exp(before) * (before - after)).sum(axis=1)
+
+    def golden(self, targets: Any) -> Mapping[str, np.ndarray]:
+        return {"labels": targets}
+
+    def credit(self, outputs: Sequence[np.ndarray], targets: Any) -> np.ndarray:
+        return outputs[0].argmax(1) == targets
+
+    def figures(self, outputs: Sequence[np.ndarray], targets: Any) -> Mapping[str, float]:
+        return accuracy.classification(outputs[0], targets)
+
+    def per_class(self, outputs: Sequence[np.ndarray], targets: Any) -> list[dict[str, Any]]:
+        return accuracy.per_class(outputs[0], targets, self.classes)
 
     def compare(self, baseline: Evaluation, candidate: Evaluation, seed: int) -> Comparison:
-        labels = self._splits[candidate.split].labels
-        drop = accuracy.drop(baseline.outputs, candidate.outputs, labels, seed)
-        change = fidelity.fidelity(baseline.outputs, candidate.outputs, labels)
-        metrics = {f"accuracy/{key}": value for key, value in drop.items()}
-        metrics |= {f"fidelity/{key}": value for key, value in change.items()}
+        drop = super().compare(baseline, candidate, seed)
+        labels = np.asarray(self._splits[candidate.split].targets)
+        change = fidelity.fidelity(baseline.outputs[0], candidate.outputs[0], labels)
         rows = [
             {**c, "recall_change_points": 100 * (c["recall"] - o["recall"])}
             for o, c in zip(baseline.per_class, candidate.per_class, strict=True)
         ]
-        return Comparison(metrics, tuple(rows))
+        metrics = {f"fidelity/{key}": value for key, value in change.items()}
+        return Comparison({**drop.metrics, **metrics}, tuple(rows))
+
+
+def _log_softmax(scores: np.ndarray) -> np.ndarray:
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def _require_labels(source: Source) -> None:
+    problems: list[Problem] = []
+    if len(source.classes) < 2:
+        problems.append(Problem("data", f"has {len(source.classes)} classes", "2 or more"))
+    for name, part in source.parts.items():
+        problems += _label_problems(f"part {name!r}", part, len(source.classes))
+    if problems:
+        raise InputError(problems, source.name)
+
+
+def _label_problems(where: str, part: Part, classes: int) -> list[Problem]:
+    labels = part.targets
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.int64 or labels.ndim != 1:
+        given = getattr(labels, "dtype", type(labels).__name__), getattr(labels, "shape", "")
+        return [Problem(where, f"labels are {given[0]} {given[1]}", "int64 of shape (n,)")]
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if not len(outside):
+        return []
+    first = outside[0]
+    what = f"{len(outside)} labels outside the classes, the first is {labels[first]} at {first}"
+    return [Problem(where, what, f"0 to {classes - 1}")]
+
+
+def _require_classes(splits: Mapping[str, Split], classes: tuple[str, ...]) -> None:
+    """Every class must be in every split but calibration, which is a part of train."""
+    problems = []
+    for name in ("test", "validation", "train"):
+        missing = np.setdiff1d(np.arange(len(classes)), np.asarray(splits[name].targets))
+        if len(missing):
+            named = ", ".join(f"{classes[c]!r} ({c})" for c in missing[:5])
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            hint = "take a larger part, or remove the class from the data"
+            what = f"{name} has no sample of class {named}{more}"
+            problems.append(Problem("data", what, hint=hint))
+    if problems:
+        raise InputError(problems)

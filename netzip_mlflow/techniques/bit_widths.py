@@ -114,8 +114,9 @@ class Widths(Technique):
         from netzip_mlflow.quantisation import sensitivity
 
         changed = {name: found[name].rounded(plan[name]) for name in names}
-        images, _ = next(context.calibration.batches(sensitivity.SAMPLES))
-        return sensitivity.damage(source.model, changed, images, context.progress)
+        samples, _ = next(context.calibration.batches(sensitivity.SAMPLES))
+        differ = context.task.differ
+        return sensitivity.damage(source.model, changed, samples, differ, context.progress)
 
 
 def idle_problems(technique: type[Widths], given: Mapping[str, Any], where: str) -> list[Problem]:

@@ -29,7 +29,6 @@ class Context:
     task: Task
     train: Split
     calibration: Split
-    validate: Callable[[torch.nn.Module], float]
     teacher: Twin | None
     exports: Exports
     seed: int = 0
@@ -39,6 +38,10 @@ class Context:
     progress: Callable[[str, float], None] = lambda _what, _done: None
     log: Callable[[str, float, int], None] = lambda _key, _value, _step: None
 
+    def validate(self, network: torch.nn.Module) -> float:
+        """The task's primary accuracy of a network on validation, a fraction."""
+        return self.task.validate(network)
+
     @classmethod
     def of(
         cls, task: Task, teacher: Twin | None = None, *, seed: int = 0, **changes: Any
@@ -46,10 +49,10 @@ class Context:
         """A context for a task; `teacher` is the uncompressed twin, for distillation.
 
         Raises:
-            InputError: the teacher does not take the task's images.
+            InputError: the teacher does not take the task's samples.
         """
         if teacher is not None and teacher.input.shape != task.shape:
-            what = f"the network takes images of {teacher.input.shape}"
+            what = f"the network takes samples of {teacher.input.shape}"
             raise InputError(Problem("teacher", what, f"{task.shape}, as the data are"))
         from netzip_mlflow.deployable import Exports
         from netzip_mlflow.training import choose_device, cores
@@ -63,7 +66,6 @@ class Context:
             task=task,
             train=task.split("train"),
             calibration=task.split("calibration"),
-            validate=task.validate,
             teacher=teacher,
             seed=seed,
             **given,

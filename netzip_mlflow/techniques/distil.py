@@ -22,12 +22,13 @@ __all__ = ["Distil"]
 
 @dataclass(frozen=True)
 class Distil(Trained):
-    """Trains a student from scratch on the soft targets of the incoming twin: alpha x T^2 x
-    KL(teacher || student, at temperature T) + (1 - alpha) x cross entropy (Hinton et al.,
-    arXiv 1503.02531, section 2). The epoch that is best on validation is kept.
+    """Trains a student from scratch on the answers of the incoming twin: alpha x imitation +
+    (1 - alpha) x the task's loss, where imitation is the task's: T^2 x KL(teacher || student, at
+    temperature T) of a classifier's scores (Hinton et al., arXiv 1503.02531, section 2). The epoch
+    that is best on validation is kept.
 
     The chain goes on with the student: its architecture takes the place of the twin's, so edits and
-    masks of before are gone and nothing has to be replayed. Input and classes are the twin's.
+    masks of before are gone and nothing has to be replayed. Input and outputs are the twin's.
     """
 
     name: ClassVar[str] = "distil"
@@ -70,36 +71,37 @@ class Distil(Trained):
         return f"distil({self.student})"
 
     def apply(self, twin: Twin, context: Context) -> Twin:
-        """The trained student, with the twin's input, classes and chain.
+        """The trained student, with the twin's input, outputs and chain.
 
         Raises:
-            NetzipError: there is no such student, it does not take these images or give these
-                classes, or its loss became non-finite.
+            NetzipError: there is no such student, it does not take these samples or give these
+                outputs, or its loss became non-finite.
         """
         from netzip_mlflow import training
         from netzip_mlflow.distillation import Teacher
-        from netzip_mlflow.twin import Twin
 
-        architecture = self._architecture()
+        architecture = self._architecture(context.task.arguments)
         with training.seeded(context.seed, context.threads):
             try:
-                model = architecture.build(len(twin.classes), twin.input.shape)
+                model = architecture.build(twin.input.shape, twin.outputs)
             except InputError as error:
                 why = "; ".join(str(dataclasses.replace(p, where="")) for p in error.problems)
                 raise NetzipError(f"distil: student {self.student}: {why}") from error
-        student = Twin(model, twin.input, twin.classes, architecture, chain=twin.chain)
-        teacher = Teacher(twin.copy().network(), self.temperature, self.alpha)
+        student = twin.replace(model=model, architecture=architecture, edits=(), masks={}, grids={})
+        teacher = Teacher(twin.copy().network(), context.task.imitate, self.temperature, self.alpha)
         fitted = self.fit(student, context, teacher, keep_start=False)
         return fitted.replace(chain=(*twin.chain, self.label()))
 
-    def _architecture(self) -> Architecture:
+    def _architecture(self, needed: Mapping[str, Any]) -> Architecture:
+        """The student's; `needed`: the task's arguments."""
         from netzip_mlflow.twin import Architecture
 
         try:
             arguments = _read(self.arguments)
         except ValueError as error:
             raise NetzipError(f"distil: arguments: {error}; allowed: a mapping") from error
-        return Architecture("factory" if ":" in self.student else "name", self.student, arguments)
+        kind = "factory" if ":" in self.student else "name"
+        return Architecture(kind, self.student, {**needed, **arguments})
 
 
 def _student_problems(student: str, where: str) -> list[Problem]:

@@ -102,7 +102,7 @@ class Factorise(Technique):
             edits = (*edits, Edit("factorise", {"layers": {k: [*v] for k, v in ranks.items()}}))
         return made.replace(edits=edits, chain=(*twin.chain, self.label()))
 
-    def _ranks(self, model: nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    def _ranks(self, model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """The ranks of every layer that gets cheaper, by name."""
         from netzip_mlflow.edits.low_rank import cheapest, factorisable, positions
 
@@ -147,7 +147,7 @@ class Factorise(Technique):
         return tuple(found)
 
 
-def _require_runs(model: nn.Module, shape: tuple[int, int, int]) -> None:
+def _require_runs(model: nn.Module, shape: tuple[int, ...]) -> None:
     """Some modules read a layer's weight past its forward (torch's TransformerEncoderLayer)."""
     import torch
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from netzip_mlflow.edits.channels import Group, Reach, channel_sums
+from netzip_mlflow.signature import outputs_of
 from netzip_mlflow.techniques.context import Context
 
 if TYPE_CHECKING:
@@ -51,10 +52,12 @@ def _taylor(twin: Twin, groups: Sequence[Group], context: Context) -> list[torch
     weights = dict(_weights(copied.model, groups))
     totals = [torch.zeros(group.units, dtype=torch.float64) for group in groups]
     count = len(context.calibration)
-    for images, labels in context.calibration.batches(BATCH):
-        pixels, targets = (torch.from_numpy(a).to(context.device) for a in (images, labels))
+    for samples, targets in context.calibration.batches(BATCH):
+        pixels = torch.from_numpy(samples).to(context.device)
+        wanted = context.task.collate(targets, context.device)
         with torch.enable_grad():
-            loss = context.task.loss(network(pixels).float(), targets, 0.0)
+            outputs = tuple(each.float() for each in outputs_of(network(pixels)))
+            loss = context.task.loss(outputs, wanted, 0.0)
             slopes = torch.autograd.grad(loss, [*weights.values()], allow_unused=True)
         gains = {
             name: (weight.detach() * (0.0 if slope is None else slope)).cpu().double()
@@ -63,7 +66,7 @@ def _taylor(twin: Twin, groups: Sequence[Group], context: Context) -> list[torch
         for index, group in enumerate(groups):
             readers = [reach for reach in group.reaches if reach.reads] or group.reaches
             change = _by_unit(copied.model, group, readers, gains)
-            totals[index] += change**2 * (len(labels) / count)
+            totals[index] += change**2 * (len(samples) / count)
     return totals
 
 

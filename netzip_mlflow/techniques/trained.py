@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -80,9 +81,8 @@ class Trained(Technique):
         fitted = training.fit(
             twin,
             context.train,
+            context.task,
             spec=spec,
-            loss=context.task.loss,
-            validate=context.validate,
             teacher=teacher,
             keep_start=keep_start,
             views=self.views,
@@ -99,8 +99,9 @@ class Trained(Technique):
 class Taught(Trained):
     """A training with the uncompressed network as teacher, where it is wanted.
 
-    With `teacher: baseline` the loss is alpha x T^2 x KL(teacher || student, at temperature T) +
-    (1 - alpha) x cross entropy (Hinton et al., arXiv 1503.02531, section 2), and `features` adds
+    With `teacher: baseline` the loss is alpha x imitation + (1 - alpha) x the task's loss, where
+    imitation is the task's: T^2 x KL(teacher || student, at temperature T) of a classifier's scores
+    (Hinton et al., arXiv 1503.02531, section 2). `features` adds
     attention transfer (Zagoruyko & Komodakis, arXiv 1612.03928): features / 2 x the squared
     distance of the normalised spatial attention maps, summed over the last common layer of each
     resolution, averaged over the images.
@@ -137,7 +138,9 @@ class Taught(Trained):
         teacher = None
         if self.teacher is not None and context.teacher is not None:
             network = context.teacher.copy().network()  # training lays weights out anew
-            teacher = Teacher(network, self.temperature, self.alpha, self.features)
+            teacher = Teacher(
+                network, context.task.imitate, self.temperature, self.alpha, self.features
+            )
         return self.fit(twin, context, teacher)
 
     def check_teacher(self, twin: Twin, context: Context) -> None:
@@ -153,13 +156,14 @@ class Taught(Trained):
             return
         if context.teacher is None:
             raise NetzipError(f"{name}: teacher: baseline, but the context has no teacher")
-        if context.teacher.classes != twin.classes:
+        both = [(each.outputs, each.facts) for each in (context.teacher, twin)]
+        if both[0] != both[1]:
+            (theirs, about), (ours, said) = both
             raise NetzipError(
-                f"{name}: teacher: baseline knows {len(context.teacher.classes)} classes "
-                f"({_few(context.teacher.classes)}), the network {len(twin.classes)} "
-                f"({_few(twin.classes)}); allowed: a teacher of the same classes in the same order"
+                f"{name}: teacher: baseline answers {theirs} {_short(about)}, the network "
+                f"{ours} {_short(said)}; allowed: a teacher that answers the same"
             )
 
 
-def _few(classes: tuple[str, ...]) -> str:
-    return ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
+def _short(facts: Mapping[str, Any]) -> str:
+    return textwrap.shorten(str(dict(facts)), 60, placeholder=" ...")

@@ -96,8 +96,10 @@ def _signature(manifest: dict[str, Any]) -> Any:
 
     kind = np.dtype("float32")
     given = TensorSpec(kind, (-1, *manifest["input"]["shape"]), manifest["input"]["name"])
-    answer = TensorSpec(kind, (-1, len(manifest["classes"])), manifest["output"])
-    return ModelSignature(Schema([given]), Schema([answer]))
+    answers: list[Any] = [
+        TensorSpec(kind, (-1, *o["shape"]), o["name"]) for o in manifest["outputs"]
+    ]
+    return ModelSignature(Schema([given]), Schema(answers))
 
 
 @contextlib.contextmanager

@@ -55,15 +55,15 @@ def _masked(twin: Twin) -> Twin:
 
 def _rolled(context: Context, split: str) -> Context:
     old = getattr(context, split)
-    return replace(context, **{split: replace(old, labels=np.roll(old.labels, 1))})
+    return replace(context, **{split: replace(old, targets=np.roll(old.targets, 1))})
 
 
 def _other_validation(context: Context) -> Context:
     task = Classification.__new__(Classification)
     task.__dict__.update(context.task.__dict__)
     old = task._splits["validation"]
-    task._splits = {**task._splits, "validation": replace(old, labels=np.roll(old.labels, 1))}
-    return replace(context, task=task, validate=task.validate)
+    task._splits = {**task._splits, "validation": replace(old, targets=np.roll(old.targets, 1))}
+    return replace(context, task=task)
 
 
 OTHER: dict[str, Callable[[Given], Given]] = {
@@ -178,11 +178,6 @@ def test_plain_modules_are_refused(twin: Twin, context: Context) -> None:
     for given in ((TECHNIQUE, plain, context), (TECHNIQUE, twin, replace(context, teacher=plain))):
         with pytest.raises(Uncacheable, match="plain module"):
             keys.ingredients(*given)
-
-
-def test_a_validation_of_its_own_is_refused(twin: Twin, context: Context) -> None:
-    with pytest.raises(Uncacheable, match="validates by a function of its own"):
-        keys.ingredients(TECHNIQUE, twin, replace(context, validate=lambda _network: 1.0))
 
 
 def test_a_class_made_in_a_function_is_refused(twin: Twin, context: Context) -> None:

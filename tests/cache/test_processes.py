@@ -25,10 +25,11 @@ from netzip_mlflow.twin import Architecture, InputSpec, Twin
 torch.set_num_threads(1)
 x, y = tiny_images(64, seed=1)
 task = Classification.of({"x_train": x, "y_train": y}, test=0.2, calibration=8)
-architecture = Architecture("factory", "tiny_networks:tiny", {"width": 8})
+architecture = Architecture("factory", "tiny_networks:tiny", {"num_classes": 4, "width": 8})
 torch.manual_seed(0)
 origin = Twin(
-    architecture.build(4, task.shape), InputSpec(task.shape, (0.4,) * 3, (0.2,) * 3), task.classes,
+    architecture.build(task.shape, task.outputs), InputSpec(task.shape, (0.4,) * 3, (0.2,) * 3),
+    task.outputs,
     architecture,
 )
 context = Context.of(task, origin, device="cpu", threads=1)

@@ -224,7 +224,7 @@ class TestBadData:
     def test_weights_of_another_network(self, refused):
         from safetensors.torch import save_file
 
-        other = models.build("lenet5", classes=4, channels=3, size=(32, 32))
+        other = models.build("lenet5", (3, 32, 32), {"num_classes": 4})
         save_file(other.state_dict(), "other.safetensors")
         said = refused("--set", "model.weights=other.safetensors")
         assert "other.safetensors" in said

@@ -61,9 +61,7 @@ class TestCompress:
         images = draw + (200 * labels[:, None, None]).astype(np.uint8)
         parts = {"x_train": images[:120], "y_train": labels[:120]}
         np.savez("light.npz", **parts, x_test=images[120:], y_test=labels[120:])
-        first = models.build_factory(
-            "contrary:make", classes=2, channels=1, size=(8, 8), arguments={}
-        )
+        first = models.build_factory("contrary:make", {"num_classes": 2})
         from safetensors.torch import save_file
 
         save_file(first.state_dict(), "contrary.safetensors")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from netzip_mlflow.data import Dataset, Split, to_input
+from netzip_mlflow.data.images import digest
 
 RNG = np.random.default_rng(1)
 IMAGES = RNG.integers(0, 256, (10, 4, 6, 3), dtype=np.uint8)
 LABELS = np.arange(10) % 3
 
 
-def _split(images: np.ndarray = IMAGES, labels: np.ndarray = LABELS) -> Split:
-    return Split("test", images, labels)
+def _split(images: np.ndarray = IMAGES, targets: Any = LABELS) -> Split:
+    return Split("test", images, targets)
 
 
 def test_batches_cover_the_split_in_order_and_the_last_is_partial() -> None:
@@ -49,11 +52,39 @@ def test_a_digest_sees_pixels_labels_order_and_shape() -> None:
     splits = [
         _split(),
         _split(pixel),
-        _split(labels=label),
+        _split(targets=label),
         _split(IMAGES[::-1], LABELS[::-1]),
         _split(reshaped),
     ]
     assert len({split.digest for split in splits}) == len(splits)
+
+
+class _Boxes:
+    """Targets that are no array."""
+
+    def __init__(self, boxes: list[list[int]]) -> None:
+        self.boxes = boxes
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, indices: np.ndarray) -> _Boxes:
+        return _Boxes([self.boxes[i] for i in indices])
+
+    def content_digests(self) -> np.ndarray:
+        return digest(bytes(each) for each in self.boxes)
+
+
+def test_a_digest_sees_targets_of_any_kind() -> None:
+    boxes = [[i, i + 1] for i in range(10)]
+    centres = np.arange(20.0).reshape(10, 2)
+    kinds = [_Boxes(boxes), _Boxes([*boxes[:9], [1]]), centres, centres + 1, centres.astype("f4")]
+    digests = [_split(targets=each).digest for each in kinds]
+    assert len(set(digests)) == len(kinds)
+    order = np.array([3, 1])
+    taken = _split(targets=kinds[0]).take(order)
+    assert taken.targets.boxes == [[3, 4], [1, 2]]
+    assert taken.digest == _split(IMAGES[order], _Boxes([[3, 4], [1, 2]])).digest
 
 
 def test_a_data_sets_digest_sees_its_classes_and_each_split() -> None:

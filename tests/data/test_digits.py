@@ -6,14 +6,22 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from netzip_mlflow.data import Dataset, open_data
+from netzip_mlflow.data import Dataset, load_source, open_source
 from netzip_mlflow.data.digits import load
 from netzip_mlflow.recipe import DataSpec
+from netzip_mlflow.tasks.classification import Classification
+
+
+def opened(spec: DataSpec, seed: int) -> Dataset:
+    """The data set of a recipe, as classification cuts and checks it."""
+    source = load_source(spec)
+    Classification.cut(source, spec, seed)
+    return open_source(source, spec, seed, np.asarray)
 
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    return open_data(DataSpec(name="digits", validation=0.2, test=0.2), 0)
+    return opened(DataSpec(name="digits", validation=0.2, test=0.2), 0)
 
 
 def test_shape_classes_and_sizes(data: Dataset) -> None:
@@ -26,7 +34,7 @@ def test_shape_classes_and_sizes(data: Dataset) -> None:
 def test_images_are_scikit_learns_enlarged() -> None:
     part = load(DataSpec(name="digits")).parts["train"]
     pixels, labels = load_digits(return_X_y=True)
-    np.testing.assert_array_equal(part.labels, labels)
+    np.testing.assert_array_equal(part.targets, labels)
     images = part.images[np.arange(len(part))][..., 0] / 255
     pixels = np.asarray(pixels)
     blocks = images.reshape(-1, 8, 4, 8, 4).mean((2, 4)).reshape(-1, 64)
@@ -55,5 +63,5 @@ def test_calibration_lies_within_train_and_nothing_else_is_shared(data: Dataset)
 
 def test_digests_depend_on_the_seed_only(data: Dataset) -> None:
     spec = DataSpec(name="digits", validation=0.2, test=0.2)
-    assert open_data(spec, 0).digest == data.digest
-    assert open_data(spec, 1).digest != data.digest
+    assert opened(spec, 0).digest == data.digest
+    assert opened(spec, 1).digest != data.digest

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from netzip_mlflow.data import open_data
+from netzip_mlflow.data import Dataset, load_source, open_source
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.recipe import DataSpec
+from netzip_mlflow.tasks.classification import Classification
 
 MODULE = """
 import numpy as np
@@ -45,24 +47,31 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     sys.modules.pop("own_images", None)
 
 
+def opened(spec: DataSpec, seed: int) -> Dataset:
+    """The data set of a recipe, as classification cuts and checks it."""
+    source = load_source(spec)
+    Classification.cut(source, spec, seed)
+    return open_source(source, spec, seed, np.asarray)
+
+
 def _spec(factory: str, **keys) -> DataSpec:
     return DataSpec(factory=factory, validation=0.2, test=0.2, calibration=4, **keys)
 
 
 def test_a_function_of_the_working_folder_returns_arrays() -> None:
-    data = open_data(_spec("own_images:arrays", arguments={"n": 50}), 0)
+    data = opened(_spec("own_images:arrays", arguments={"n": 50}), 0)
     assert (data.name, data.classes, data.shape) == ("own_images:arrays", ("0", "1"), (3, 6, 6))
-    other = open_data(_spec("own_images:arrays", arguments={"n": 50, "seed": 1}), 0)
+    other = opened(_spec("own_images:arrays", arguments={"n": 50, "seed": 1}), 0)
     assert data.digest != other.digest
 
 
 def test_arrays_may_carry_groups() -> None:
-    data = open_data(_spec("own_images:arrays", arguments={"n": 100}, groups="track"), 0)
+    data = opened(_spec("own_images:arrays", arguments={"n": 100}, groups="track"), 0)
     assert len(data.splits["validation"]) == 20
 
 
 def test_a_function_returns_a_source() -> None:
-    data = open_data(_spec("own_images:source"), 0)
+    data = opened(_spec("own_images:source"), 0)
     assert (data.name, data.classes) == ("own", ("no", "yes"))
 
 
@@ -78,9 +87,9 @@ def test_a_function_returns_a_source() -> None:
 )
 def test_a_faulty_factory_is_refused(factory: str, keys: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        open_data(_spec(factory, **keys), 0)
+        opened(_spec(factory, **keys), 0)
 
 
 def test_what_the_function_raises_passes_through() -> None:
     with pytest.raises(InputError, match=r"own_images:failing fails .*LookupError: .*own"):
-        open_data(_spec("own_images:failing"), 0)
+        opened(_spec("own_images:failing"), 0)

@@ -10,11 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from netzip_mlflow.data import Dataset, open_data
+from netzip_mlflow.data import Dataset, load_source, open_source
 from netzip_mlflow.data.imagefolder import load
 from netzip_mlflow.data.images import content_digests
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.recipe import DataSpec, SplitRule
+from netzip_mlflow.tasks.classification import Classification
+
+
+def opened(spec: DataSpec, seed: int) -> Dataset:
+    """The data set of a recipe, as classification cuts and checks it."""
+    source = load_source(spec)
+    Classification.cut(source, spec, seed)
+    return open_source(source, spec, seed, np.asarray)
+
 
 SEEDS = iter(range(10**6))
 
@@ -28,7 +37,7 @@ def _write(folder: Path, n: int, size: tuple[int, int] = (10, 8), mode: str = "R
 
 def _open(root: Path, **keys: Any) -> Dataset:
     settings: dict[str, Any] = {"size": 8, "validation": 4, "calibration": 4} | keys
-    return open_data(DataSpec(name="imagefolder", path=str(root), **settings), 0)
+    return opened(DataSpec(name="imagefolder", path=str(root), **settings), 0)
 
 
 @pytest.fixture
@@ -49,7 +58,7 @@ def test_parts_and_classes_are_folders(parted: Path) -> None:
         "validation": 6,
         "test": 8,
     }
-    assert data.splits["test"].labels.tolist() == [0] * 4 + [1] * 4
+    assert data.splits["test"].targets.tolist() == [0] * 4 + [1] * 4
 
 
 def test_a_folder_without_parts_is_all_train(tmp_path: Path) -> None:

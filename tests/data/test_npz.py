@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netzip_mlflow.data import Dataset, open_data
+from netzip_mlflow.data import Dataset, load_source, open_source
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.recipe import DataSpec, SplitRule
+from netzip_mlflow.tasks.classification import Classification
+
+
+def opened(spec: DataSpec, seed: int) -> Dataset:
+    """The data set of a recipe, as classification cuts and checks it."""
+    source = load_source(spec)
+    Classification.cut(source, spec, seed)
+    return open_source(source, spec, seed, np.asarray)
+
 
 RNG = np.random.default_rng(2)
 
@@ -30,7 +39,7 @@ def _open(folder: Path, arrays: dict[str, Any], **keys: Any) -> Dataset:
     path = folder / "set.npz"
     np.savez(path, **arrays)
     settings: dict[str, Any] = {"validation": 6, "calibration": 6} | keys
-    return open_data(DataSpec(name="npz", path=str(path), **settings), 0)
+    return opened(DataSpec(name="npz", path=str(path), **settings), 0)
 
 
 def test_arrays_become_splits(tmp_path: Path) -> None:
@@ -72,8 +81,8 @@ def _arrays_of(data: Dataset, split: str) -> set[bytes]:
         ({"x_train": np.zeros((30, 64), np.uint8)}, r"x_train: has shape \(30, 64\)"),
         ({"x_train": np.zeros((30, 3, 8, 8), np.uint8)}, "x_train: has 8 channels.*come last"),
         ({"x_train": np.zeros((0, 8, 8, 3), np.uint8), "y_train": np.arange(0)}, "is empty"),
-        ({"y_train": np.arange(29) % 3}, "x_train: has 30 images, but y_train has 29 labels"),
-        ({"y_train": np.eye(3)[np.arange(30) % 3]}, "y_train: has dtype float64 and shape"),
+        ({"y_train": np.arange(29) % 3}, "x_train: has 30 images, but y_train has 29 targets"),
+        ({"y_train": np.eye(3)[np.arange(30) % 3]}, "part 'train': labels are float64"),
         ({"y_train": np.arange(30) % 3 - 1}, "10 labels outside the classes, the first is -1"),
         ({"classes": np.array(["a", "b"])}, "labels outside the classes, the first is 2"),
         ({"x_test": np.zeros((12, 9, 9, 3), np.uint8)}, "differ in shape"),
@@ -100,8 +109,10 @@ def test_a_faulty_group_column_is_refused(tmp_path: Path, changes: dict, message
 
 def test_several_faults_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        _open(tmp_path, _arrays(x_train=np.zeros((30, 8), np.uint8), y_test=np.zeros(12)))
-    assert [problem.where for problem in caught.value.problems] == ["x_train", "y_test"]
+        _open(
+            tmp_path, _arrays(x_train=np.zeros((30, 8), np.uint8), x_test=np.zeros((12, 8, 8, 3)))
+        )
+    assert [problem.where for problem in caught.value.problems] == ["x_train", "x_test"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken"])
@@ -109,14 +120,14 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) ->
     path = tmp_path / "set.npz"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"cannot be read as \.npz"):
-        open_data(DataSpec(name="npz", path=str(path)), 0)
+        opened(DataSpec(name="npz", path=str(path)), 0)
 
 
 def test_a_single_array_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "set.npy"
     np.save(path, np.zeros(3))
     with pytest.raises(InputError, match="holds one array"):
-        open_data(DataSpec(name="npz", path=str(path)), 0)
+        opened(DataSpec(name="npz", path=str(path)), 0)
 
 
 def test_overlaps_are_an_error_or_dropped(tmp_path: Path) -> None:
@@ -133,7 +144,7 @@ def test_overlaps_are_an_error_or_dropped(tmp_path: Path) -> None:
 def test_cifar10_with_validation_out_of_test() -> None:
     path = Path(os.environ["NETZIP_DATA"]) / "cifar10.npz"
     spec = DataSpec(name="npz", path=str(path), validation=SplitRule(first=2000, of="test"))
-    data = open_data(spec, 0)
+    data = opened(spec, 0)
     assert {name: len(split) for name, split in data.splits.items()} == {
         "train": 20000,
         "calibration": 256,
@@ -141,4 +152,4 @@ def test_cifar10_with_validation_out_of_test() -> None:
         "test": 8000,
     }
     with np.load(path) as held:
-        np.testing.assert_array_equal(data.splits["test"].labels, held["y_test"][2000:])
+        np.testing.assert_array_equal(data.splits["test"].targets, held["y_test"][2000:])

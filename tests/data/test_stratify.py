@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netzip_mlflow.data.stratify import by_class, by_groups, quotas
+from netzip_mlflow.data.stratify import by_groups, by_stratum, quotas
 
 
 @st.composite
@@ -36,20 +36,20 @@ def test_a_rare_class_gets_its_one_at_the_cost_of_the_most_favoured() -> None:
     assert quotas(np.array([97, 2, 1]), 10).tolist() == [8, 1, 1]
 
 
-def test_by_class_draws_each_sample_once_and_depends_on_the_seed_only() -> None:
+def test_by_stratum_draws_each_sample_once_and_depends_on_the_seed_only() -> None:
     labels = np.repeat([0, 1, 2], [50, 30, 20])
-    drawn = by_class(labels, 20, np.random.default_rng(5))
-    again = by_class(labels, 20, np.random.default_rng(5))
-    other = by_class(labels, 20, np.random.default_rng(6))
+    drawn = by_stratum(labels, 20, np.random.default_rng(5))
+    again = by_stratum(labels, 20, np.random.default_rng(5))
+    other = by_stratum(labels, 20, np.random.default_rng(6))
     assert np.bincount(labels[drawn]).tolist() == [10, 6, 4]
     assert len(np.unique(drawn)) == 20
     np.testing.assert_array_equal(drawn, again)
     assert not np.array_equal(drawn, other)
 
 
-def test_by_class_leaves_out_classes_that_are_not_there() -> None:
+def test_by_stratum_leaves_out_classes_that_are_not_there() -> None:
     labels = np.array([1, 1, 4, 4])
-    assert np.bincount(labels[by_class(labels, 2, np.random.default_rng(0))]).tolist() == [
+    assert np.bincount(labels[by_stratum(labels, 2, np.random.default_rng(0))]).tolist() == [
         0,
         1,
         0,

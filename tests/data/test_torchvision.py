@@ -16,10 +16,19 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from netzip_mlflow.data import open_data
+from netzip_mlflow.data import Dataset, load_source, open_source
 from netzip_mlflow.data.torchvision import SETS, load, missing
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.recipe import DataSpec, SplitRule
+from netzip_mlflow.tasks.classification import Classification
+
+
+def opened(spec: DataSpec, seed: int) -> Dataset:
+    """The data set of a recipe, as classification cuts and checks it."""
+    source = load_source(spec)
+    Classification.cut(source, spec, seed)
+    return open_source(source, spec, seed, np.asarray)
+
 
 RNG = np.random.default_rng(4)
 
@@ -63,13 +72,13 @@ def test_mnist_from_its_files(tmp_path: Path) -> None:
         images[prefix] = RNG.integers(0, 256, (n, 28, 28), dtype=np.uint8)
         _write_idx(folder / f"{prefix}-images-idx3-ubyte", images[prefix])
         _write_idx(folder / f"{prefix}-labels-idx1-ubyte", (np.arange(n) % 10).astype(np.uint8))
-    data = open_data(_spec("MNIST", tmp_path, validation=10), 0)
+    data = opened(_spec("MNIST", tmp_path, validation=10), 0)
     assert data.shape == (1, 28, 28)
     assert data.classes[3] == "3 - three"
     test = data.splits["test"]
     np.testing.assert_array_equal(test.images[np.arange(30)][..., 0], images["t10k"])
-    np.testing.assert_array_equal(test.labels, np.arange(30) % 10)
-    larger = open_data(_spec("MNIST", tmp_path, validation=10, size=32), 0)
+    np.testing.assert_array_equal(test.targets, np.arange(30) % 10)
+    larger = opened(_spec("MNIST", tmp_path, validation=10, size=32), 0)
     assert larger.shape == (1, 32, 32)
 
 
@@ -101,7 +110,7 @@ def test_gtsrb_keeps_tracks_together(tmp_path: Path) -> None:
     groups = source.parts["train"].groups
     assert groups is not None
     assert len(np.unique(groups)) == 43 * 4
-    data = open_data(_spec("GTSRB", tmp_path, size=8, validation=0.25), 0)
+    data = opened(_spec("GTSRB", tmp_path, size=8, validation=0.25), 0)
     assert len(data.classes) == 43
     assert {k: len(s) for k, s in data.splits.items()} == {
         "train": 43 * 9,
@@ -114,7 +123,7 @@ def test_gtsrb_keeps_tracks_together(tmp_path: Path) -> None:
 def test_images_of_different_sizes_need_a_size(tmp_path: Path) -> None:
     _signs(tmp_path)
     with pytest.raises(InputError, match=r"differ in size.*give `data.size`"):
-        open_data(_spec("GTSRB", tmp_path), 0)
+        opened(_spec("GTSRB", tmp_path), 0)
 
 
 def test_eurosat_is_one_part(tmp_path: Path) -> None:
@@ -123,7 +132,7 @@ def test_eurosat_is_one_part(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         for i in range(20):
             Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f"{i}.jpg")
-    data = open_data(_spec("EuroSAT", tmp_path, validation=0.2, test=0.2), 0)
+    data = opened(_spec("EuroSAT", tmp_path, validation=0.2, test=0.2), 0)
     assert (data.classes, data.shape) == (("Forest", "River"), (3, 64, 64))
     assert len(data.splits["train"]) == 24
 
@@ -141,9 +150,9 @@ def test_aircraft_ships_a_validation_part(tmp_path: Path) -> None:
             number += 1
         (base / f"images_variant_{part}.txt").write_text("".join(lines))
     rule = SplitRule(first=6, of="validation")
-    data = open_data(_spec("FGVCAircraft", tmp_path, size=8, validation=rule), 0)
+    data = opened(_spec("FGVCAircraft", tmp_path, size=8, validation=rule), 0)
     assert data.classes == ("A300", "B747")
-    assert data.splits["validation"].labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert data.splits["validation"].targets.tolist() == [0, 1, 0, 1, 0, 1]
     assert len(data.splits["train"]) == 20
 
 
@@ -155,7 +164,7 @@ def test_a_download_that_fails_says_what_was_tried_and_where(
     tmp_path: Path, offline: list[float | None]
 ) -> None:
     with pytest.raises(InputError) as caught:
-        open_data(_spec("CIFAR10", tmp_path), 0)
+        opened(_spec("CIFAR10", tmp_path), 0)
     text = str(caught.value)
     assert f"CIFAR10 is not in {tmp_path}" in text
     assert "downloading it there failed" in text
@@ -170,7 +179,7 @@ def test_a_set_that_is_fetched_by_hand_is_not_downloaded(
     tmp_path: Path, offline: list[float | None]
 ) -> None:
     with pytest.raises(InputError, match=r"ImageNet is not in .* cannot be downloaded"):
-        open_data(_spec("ImageNet", tmp_path), 0)
+        opened(_spec("ImageNet", tmp_path), 0)
     assert offline == []
 
 
@@ -183,7 +192,7 @@ def test_a_set_that_is_fetched_by_hand_is_not_downloaded(
 )
 def test_arguments_that_torchvision_refuses(tmp_path: Path, arguments, message: str) -> None:
     with pytest.raises(InputError, match=f"data.arguments: torchvision's EMNIST.*{message}"):
-        open_data(_spec("EMNIST", tmp_path, arguments=arguments), 0)
+        opened(_spec("EMNIST", tmp_path, arguments=arguments), 0)
 
 
 @pytest.mark.parametrize("name", list(SETS))

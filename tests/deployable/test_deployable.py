@@ -31,7 +31,7 @@ def test_the_manifest_says_what_the_file_is(baseline: Deployable, twin: Twin) ->
             "range": [0, 1],
             "shape": [3, 12, 12],
         },
-        "output": "scores",
+        "outputs": [{"name": "scores", "shape": [4]}],
         "classes": ["0", "1", "2", "3"],
         "chain": [],
         "opset": {"ai.onnx": baseline.model.opset_import[0].version},

@@ -17,10 +17,13 @@ from torch import nn
 
 from netzip_mlflow.deployable import Deployable, Exports, export
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.signature import OutputSpec
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.twin import Architecture, InputSpec, Twin
+
+SCORES = OutputSpec.of(scores=(10,))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,7 @@ def test_layers_on_tokens_are_named_too() -> None:
         )
     )
     made.same.load_state_dict(made.twice.state_dict())
-    exported = export(Twin.of(made, shape=(3, 4, 4), classes=5))
+    exported = export(Twin.of(made, shape=(3, 4, 4)))
     assert exported.layers == ("mixed", "twice", "same", "head")
 
 
@@ -116,7 +119,7 @@ def test_exporting_leaves_the_twin(fresh_twin: Twin) -> None:
 
 
 def test_a_module_that_normalises_itself_gets_no_second_time() -> None:
-    plain = Twin.of(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), shape=(3, 2, 2), classes=2)
+    plain = Twin.of(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), shape=(3, 2, 2))
     kinds = {n.op_type for n in export(plain).model.graph.node}
     assert not {"Sub", "Div"} & kinds
 
@@ -178,12 +181,18 @@ class _Tuple(nn.Module):
         ),
         (_Untranslated, r"torch cannot export the network to ONNX: .*bessel_j0.* \(layer odd\.0\)"),
         (_FixedBatch, r"torch cannot export the network to ONNX: it takes batches of one size"),
-        (_Tuple, r"the network answers two images with tuple; wanted are scores \(2, 2\)"),
-        (nn.Identity, r"the network answers two images with \(2, 3, 2, 2\); wanted are scores"),
+        (
+            _Tuple,
+            r"the network: answers 2 samples with \(2, 2\), \(2, 2\); allowed: .*scores \(2,\)",
+        ),
+        (
+            nn.Identity,
+            r"the network: answers 2 samples with \(2, 3, 2, 2\); allowed: .*scores \(2,\)",
+        ),
     ],
 )
 def test_a_network_that_cannot_be_exported_says_why(module: type[nn.Module], message: str) -> None:
-    twin = Twin.of(module(), shape=(3, 2, 2), classes=2)
+    twin = Twin.of(module(), shape=(3, 2, 2), outputs=OutputSpec.of(scores=(2,)))
     with pytest.raises(NetzipError, match=f"^{message}") as caught:
         export(twin)
     assert "\n" not in str(caught.value)
@@ -193,12 +202,16 @@ def test_what_torch_prints_of_its_graphs_is_kept_from_the_user(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(NetzipError):
-        export(Twin.of(_Branching(), shape=(3, 2, 2), classes=2))
+        export(Twin.of(_Branching(), shape=(3, 2, 2)))
     assert capsys.readouterr() == ("", "")
 
 
 def test_images_that_do_not_fit_say_so() -> None:
-    twin = Twin.of(nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), shape=(3, 2, 2), classes=2)
+    twin = Twin.of(
+        nn.Sequential(nn.Flatten(), nn.Linear(5, 2)),
+        shape=(3, 2, 2),
+        outputs=OutputSpec.of(scores=(2,)),
+    )
     with pytest.raises(
         NetzipError, match=r"export the network to ONNX: mat1 and mat2 shapes .* \(layer 1\)$"
     ):
@@ -224,7 +237,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def _twins(count: int) -> list[Twin]:
-    base = Twin.of(nn.Flatten(), shape=(1, 2, 2), classes=4)
+    base = Twin.of(nn.Flatten(), shape=(1, 2, 2))
     return [base.replace(chain=(str(i),)) for i in range(count)]
 
 
@@ -252,7 +265,7 @@ def test_the_memory_is_bounded_and_keeps_what_was_used_last(counted: list[str]) 
 def test_two_structures_with_equal_weights_are_two(counted: list[str]) -> None:
     exports = Exports()
     for module in (nn.ReLU(), nn.Tanh(), nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)):
-        exports(Twin.of(module, shape=(1, 2, 2), classes=4))
+        exports(Twin.of(module, shape=(1, 2, 2)))
     assert len(counted) == 4
 
 
@@ -275,10 +288,10 @@ def test_two_structures_with_equal_weights_are_two(counted: list[str]) -> None:
 def test_known_networks_export(name: str, shape: tuple[int, int, int]) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        architecture = Architecture("name", name, {})
-        model = architecture.build(10, shape)
+        architecture = Architecture("name", name, {"num_classes": 10})
+        model = architecture.build(shape, SCORES)
     spec = InputSpec(shape, (0.5,) * shape[0], (0.25,) * shape[0])
-    twin = Twin(model, spec, tuple("0123456789"), architecture)
+    twin = Twin(model, spec, SCORES, architecture)
     made = export(twin)
     with torch.no_grad():  # of random weights, a deep network's scores are huge
         scores = twin.network()(torch.rand(3, *shape, generator=torch.Generator().manual_seed(1)))

@@ -217,11 +217,11 @@ def test_the_checker_accepts_it_and_packing_again_changes_nothing(kind: str) -> 
 def wide(fresh_twin: Twin) -> Twin:
     """The tiny network with random weights, wide enough for rows in every form."""
     assert fresh_twin.architecture is not None
-    architecture = replace(fresh_twin.architecture, arguments={"width": 24})
+    architecture = replace(fresh_twin.architecture, arguments={"num_classes": 4, "width": 24})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = architecture.build(len(fresh_twin.classes), fresh_twin.input.shape)
-    return Twin(model.eval(), fresh_twin.input, fresh_twin.classes, architecture)
+        model = architecture.build(fresh_twin.input.shape, fresh_twin.outputs)
+    return Twin(model.eval(), fresh_twin.input, fresh_twin.outputs, architecture)
 
 
 @pytest.fixture(scope="module")

@@ -146,7 +146,7 @@ def save_weights(file: Path) -> None:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = models.build("lenet5", classes=10, channels=1, size=(32, 32))
+        network = models.build("lenet5", (1, 32, 32), {"num_classes": 10})
     save_file(network.state_dict(), file)
 
 

@@ -12,8 +12,7 @@ from sklearn import metrics as reference
 
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import accuracy as module
-from netzip_mlflow.metrics.accuracy import classification, drop, per_class, probabilities
-from netzip_mlflow.statistics import bootstrap_drop, mcnemar
+from netzip_mlflow.metrics.accuracy import classification, per_class, probabilities
 
 
 @pytest.fixture(scope="module")
@@ -140,39 +139,6 @@ def test_per_class_agrees_with_scikit_learn_and_counts_the_change(scored):
 def test_per_class_refuses_names_that_do_not_fit(scored):
     with pytest.raises(ValueError, match="2 names of classes for 8 scores"):
         per_class(*scored, classes=["a", "b"])
-
-
-def test_drop_is_paired_and_in_points(scored):
-    scores, labels = scored
-    worse = scores.copy()
-    worse[:30] = -worse[:30]
-    right_o, right_c = scores.argmax(1) == labels, worse.argmax(1) == labels
-    expected = bootstrap_drop(right_o, right_c, seed=4)
-    figures = drop(scores, worse, labels, seed=4)
-    assert figures == {
-        "drop_points": pytest.approx(
-            100
-            * (
-                reference.accuracy_score(labels, scores.argmax(1))
-                - reference.accuracy_score(labels, worse.argmax(1))
-            )
-        ),
-        "drop_points_low": expected.low,
-        "drop_points_high": expected.high,
-        "mcnemar_p": mcnemar(right_o, right_c),
-    }
-    assert figures["drop_points_low"] < figures["drop_points"] < figures["drop_points_high"]
-    assert drop(scores, worse, labels, seed=5) != figures
-
-
-def test_drop_identity(scored):
-    scores, labels = scored
-    assert drop(scores, scores, labels, seed=0) == {
-        "drop_points": 0.0,
-        "drop_points_low": 0.0,
-        "drop_points_high": 0.0,
-        "mcnemar_p": 1.0,
-    }
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])

@@ -222,7 +222,7 @@ def test_resnet20_has_its_published_parameters_and_operations(exported):
     """MEASURING.md: 269,034 parameters of 269,722 in torch, 40.55 M MACs at 32 pixels."""
     from netzip_mlflow import models
 
-    network = models.build("resnet20_cifar", classes=10, channels=3, size=(32, 32))
+    network = models.build("resnet20_cifar", (3, 32, 32), {"num_classes": 10})
     path = exported(network, 32)
     assert sizes(path)["parameters"] == folded(network) == 269_034
     assert totals(layers(read_model(path)))["macs"] == 40_551_040

@@ -24,13 +24,13 @@ NETWORKS = [
 def _network(name: str, shape: tuple[int, int, int]) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return models.build(name, classes=10, channels=shape[0], size=shape[1:])
+        return models.build(name, shape, {"num_classes": 10})
 
 
 @pytest.mark.parametrize(("name", "shape"), NETWORKS)
 def test_layers_agree_with_the_graph(name: str, shape: tuple[int, int, int]) -> None:
     network = _network(name, shape)
-    graph = export(Twin.of(network, shape=shape, classes=10)).model
+    graph = export(Twin.of(network, shape=shape)).model
     assert count(network, shape).layers == operations.totals(operations.layers(graph))["macs"]
 
 

@@ -14,8 +14,11 @@ import torch
 
 from netzip_mlflow.errors import InputError
 from netzip_mlflow.models import TABLE, build, build_factory, check, names
+from netzip_mlflow.signature import OutputSpec
+from netzip_mlflow.twin import Architecture
 
-SHAPE = {"classes": 10, "channels": 3, "size": (32, 32)}
+SHAPE, TEN = (3, 32, 32), {"num_classes": 10}
+SIX = OutputSpec.of(scores=(6,))
 
 
 def test_importing_listing_and_checking_load_nothing_heavy() -> None:
@@ -37,10 +40,10 @@ def test_every_network_of_the_table_is_listed_first() -> None:
 @pytest.mark.parametrize("name", TABLE)
 def test_a_network_is_random_by_torchs_generator_and_in_eval_mode(name: str) -> None:
     torch.manual_seed(3)
-    one = build(name, **SHAPE)
+    one = build(name, SHAPE, TEN)
     torch.manual_seed(3)
-    same = build(name, **SHAPE)
-    other = build(name, **SHAPE)
+    same = build(name, SHAPE, TEN)
+    other = build(name, SHAPE, TEN)
     assert not one.training
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
@@ -62,7 +65,7 @@ def test_a_network_is_random_by_torchs_generator_and_in_eval_mode(name: str) -> 
 # the exporter and onnxscript use their own deprecated names
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_network_exports_with_a_dynamic_batch(name: str, tmp_path: Path) -> None:
-    model = build(name, **SHAPE)
+    model = build(name, SHAPE, TEN)
     path = tmp_path / "model.onnx"
     torch.onnx.export(
         model,
@@ -85,9 +88,9 @@ def test_a_network_exports_with_a_dynamic_batch(name: str, tmp_path: Path) -> No
 
 def test_an_unknown_name_and_unknown_arguments_are_refused() -> None:
     with pytest.raises(InputError, match=r"no network is called 'resnet9'.*did you mean"):
-        build("resnet9", **SHAPE)
+        build("resnet9", SHAPE, TEN)
     with pytest.raises(InputError, match=r"model.arguments: .* unexpected keyword .*'depth'"):
-        build("resnet8", **SHAPE, arguments={"depth": 2})
+        build("resnet8", SHAPE, {**TEN, "depth": 2})
 
 
 MODULE = """
@@ -128,8 +131,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 @pytest.mark.usefixtures("own_module")
 def test_a_users_own_network() -> None:
-    shape = {"classes": 6, "channels": 3, "size": (9, 9)}
-    model = build_factory("own_networks:Net", **shape, arguments={"hidden": 5})
+    model = build_factory("own_networks:Net", {"num_classes": 6, "hidden": 5})
     assert not model.training
     assert sum(p.numel() for p in model.parameters()) == 5 * 28 + 6 * 6
 
@@ -141,15 +143,15 @@ def test_a_users_own_network() -> None:
         ("own_networks.Net", 3, {}, "model.factory: 'own_networks.Net'; allowed: module:function"),
         ("own_networks:net", 3, {}, "has no function 'net'.*did you mean 'Net'"),
         ("own_networks:Net", 3, {"hiden": 5}, "unexpected keyword argument 'hiden'; allowed: Net"),
-        ("own_networks:Net", 1, {}, "does not take images of 1x9x9: "),
-        ("own_networks:ten", 3, {}, r"gives \(2, 10\) .*allowed: scores of shape \(2, 6\)"),
-        ("own_networks:pair", 3, {}, "gives tuple for two images"),
+        ("own_networks:Net", 1, {}, "model: own_networks:Net: does not take samples of 1x9x9: "),
+        ("own_networks:ten", 3, {}, r"answers 2 samples with \(2, 10\); allowed: .* scores \(6,\)"),
+        ("own_networks:pair", 3, {}, r"answers 2 samples with \(2, 6\), \(2, 3, 9, 9\); allowed"),
         ("own_networks:name", 3, {}, "returned a str; allowed: a torch.nn.Module"),
     ],
 )
 def test_a_faulty_factory_is_refused(path, channels, arguments, message) -> None:
     with pytest.raises(InputError, match=message):
-        build_factory(path, classes=6, channels=channels, size=(9, 9), arguments=arguments)
+        Architecture("factory", path, {"num_classes": 6, **arguments}).build((channels, 9, 9), SIX)
 
 
 @pytest.mark.parametrize(

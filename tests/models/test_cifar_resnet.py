@@ -26,7 +26,7 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     ("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)]
 )
 def test_depths_and_parameters_are_the_papers(depth: int, millions: float) -> None:
-    model = build(f"resnet{depth}_cifar", classes=10, channels=3, size=(32, 32))
+    model = build(f"resnet{depth}_cifar", (3, 32, 32), {"num_classes": 10})
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(layers) == depth
     parameters = sum(p.numel() for p in model.parameters())
@@ -34,7 +34,7 @@ def test_depths_and_parameters_are_the_papers(depth: int, millions: float) -> No
 
 
 def test_resnet20_has_the_given_networks_parameters_and_operations() -> None:
-    model = build("resnet20_cifar", classes=10, channels=3, size=(32, 32))
+    model = build("resnet20_cifar", (3, 32, 32), {"num_classes": 10})
     assert sum(p.numel() for p in model.parameters()) == 269_722
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 3, 32, 32))
@@ -53,13 +53,13 @@ def test_the_shortcut_is_option_a() -> None:
 
 
 def test_odd_sizes_and_other_channels_fit() -> None:
-    model = build("resnet20_cifar", classes=5, channels=1, size=(31, 29))
+    model = build("resnet20_cifar", (1, 31, 29), {"num_classes": 5})
     assert model(torch.zeros(2, 1, 31, 29)).shape == (2, 5)
 
 
 def _given() -> tuple[nn.Module, Split]:
     folder = Path(os.environ["NETZIP_DATA"])
-    model = build("resnet20_cifar", classes=10, channels=3, size=(32, 32))
+    model = build("resnet20_cifar", (3, 32, 32), {"num_classes": 10})
     load_weights(model, folder / "resnet20_cifar10.safetensors")
     with np.load(folder / "cifar10.npz") as held:
         return model, Split("test", held["x_test"], held["y_test"])

@@ -9,7 +9,7 @@ from netzip_mlflow.models import build
 
 
 def test_parameters_and_operations_are_those_of_mlperf_tiny() -> None:
-    model = build("resnet8", classes=10, channels=3, size=(32, 32))
+    model = build("resnet8", (3, 32, 32), {"num_classes": 10})
     # Keras counts the BatchNorm statistics as parameters
     assert sum(t.numel() for t in model.state_dict().values() if t.dim()) == 78_666
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -20,7 +20,7 @@ def test_parameters_and_operations_are_those_of_mlperf_tiny() -> None:
 def test_half_the_width_has_a_quarter_of_the_operations_inside() -> None:
     counts = []
     for width in (16, 8):
-        model = build("resnet8", classes=10, channels=3, size=(32, 32), arguments={"width": width})
+        model = build("resnet8", (3, 32, 32), {"num_classes": 10, "width": width})
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(torch.zeros(1, 3, 32, 32))
         edges = 2 * (27 * width * 32 * 32 + 4 * width * 10)  # first and last layer: linear in width
@@ -29,12 +29,12 @@ def test_half_the_width_has_a_quarter_of_the_operations_inside() -> None:
 
 
 def test_other_channels_classes_and_sizes_fit() -> None:
-    model = build("resnet8", classes=43, channels=1, size=(30, 17))
+    model = build("resnet8", (1, 30, 17), {"num_classes": 43})
     assert model(torch.zeros(3, 1, 30, 17)).shape == (3, 43)
 
 
 def test_the_scores_depend_on_every_parameter() -> None:
-    model = build("resnet8", classes=10, channels=3, size=(32, 32))
+    model = build("resnet8", (3, 32, 32), {"num_classes": 10})
     model.train()(torch.rand(4, 3, 32, 32)).logsumexp(1).sum().backward()
     # a bias before BatchNorm in training mode has no effect, by construction
     unused = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]

@@ -23,7 +23,7 @@ State = dict[str, torch.Tensor]
 
 def _model(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return build("resnet8", classes=10, channels=3, size=(32, 32))
+    return build("resnet8", (3, 32, 32), {"num_classes": 10})
 
 
 def _equal(model: nn.Module, state: State) -> bool:
@@ -209,13 +209,13 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
 
 
 def test_pretrained_weights_for_the_same_classes_load_whole(cached: State) -> None:
-    model = build(NAME, classes=1000, channels=3, size=(32, 32))
+    model = build(NAME, (3, 32, 32), {"num_classes": 1000})
     assert load_pretrained(model, NAME) == ()
     assert _equal(model, cached)
 
 
 def test_pretrained_weights_for_other_classes_leave_the_head(cached: State) -> None:
-    model = build(NAME, classes=10, channels=3, size=(32, 32))
+    model = build(NAME, (3, 32, 32), {"num_classes": 10})
     head = model.state_dict()["fc.weight"].clone()
     assert load_pretrained(model, NAME) == ("fc.weight", "fc.bias")
     assert torch.equal(model.state_dict()["fc.weight"], head)
@@ -224,7 +224,7 @@ def test_pretrained_weights_for_other_classes_leave_the_head(cached: State) -> N
 
 @pytest.mark.usefixtures("cached")
 def test_pretrained_weights_for_another_width_are_refused() -> None:
-    model = build("shufflenet_v2_x1_0", classes=10, channels=3, size=(32, 32))
+    model = build("shufflenet_v2_x1_0", (3, 32, 32), {"num_classes": 10})
     with pytest.raises(InputError, match="of another shape"):
         load_pretrained(model, NAME)
 
@@ -237,7 +237,7 @@ def test_pretrained_weights_that_cannot_be_had(
 
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     monkeypatch.setattr(torch.hub, "urlopen", refuse)
-    model = build(NAME, classes=10, channels=3, size=(32, 32))
+    model = build(NAME, (3, 32, 32), {"num_classes": 10})
     with pytest.raises(InputError) as caught:
         load_pretrained(model, NAME)
     text = str(caught.value)

@@ -60,7 +60,7 @@ def _images(count: int = 40) -> np.ndarray:
 @pytest.fixture(scope="module")
 def any_twin() -> Twin:
     """A twin without grids; nothing else of it is looked at."""
-    return Twin.of(nn.Linear(1, 2), shape=(1, 1, 1), classes=2)
+    return Twin.of(nn.Linear(1, 2), shape=(1, 1, 1))
 
 
 NODES: dict[str, tuple[str, tuple[int, ...], int, dict[str, Any]]] = {
@@ -176,7 +176,7 @@ def _on_grid(form: str, gamma: list[float]) -> tuple[Twin, dict[str, torch.Tenso
         model.norm.bias.copy_(torch.linspace(-1, 1, 8))
         model.norm.running_mean.copy_(torch.linspace(-0.2, 0.2, 8))
         model.norm.running_var.copy_(torch.linspace(0.3, 2, 8))
-    twin = Twin.of(model, shape=(3, 12, 12), classes=4)
+    twin = Twin.of(model, shape=(3, 12, 12))
     return twin.replace(grids=grids), codes
 
 
@@ -226,7 +226,7 @@ def test_a_grid_of_no_layer_is_an_error_that_names_it() -> None:
 
 
 def test_a_bias_is_corrected_by_hand() -> None:
-    twin = Twin.of(nn.Linear(1, 2), shape=(1, 1, 1), classes=2)
+    twin = Twin.of(nn.Linear(1, 2), shape=(1, 1, 1))
     weight = np.array([[0.3, -0.5], [1.0, 0.2]])
     rounded = np.array([[0.5, -0.5], [1.0, 0.0]])
     constants = {"w": weight, "b": np.array([0.1, -0.1])}

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy import stats
 
 from netzip_mlflow.quantisation.sensitivity import damage, mean_bits, ranked, widened
+from netzip_mlflow.tasks.classification import Classification
 
 BITS = {"int8": 8, "int4": 4, "int3": 8 / 3, "int2": 2, "ternary": 1.6}
 
@@ -44,14 +45,14 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def test_damage_is_the_mean_divergence_from_the_float_outputs() -> None:
+def test_damage_is_the_mean_divergence_from_the_float_outputs(task: Classification) -> None:
     draw = np.random.default_rng(0)
     first, second = (draw.normal(0, 1, s).astype(np.float32) for s in ((6, 5), (5, 4)))
     images = draw.random((20, 1, 2, 3), np.float32)
     other = {"one": np.round(first), "two": np.round(second)}
     model = _two_layers(first, second)
     before, told = model.SerializeToString(), []
-    found = damage(model, other, images, lambda what, done: told.append((what, done)))
+    found = damage(model, other, images, task.differ, lambda what, done: told.append((what, done)))
     exact = _softmax(_scores(images, first, second))
     expected = {
         "one": _softmax(_scores(images, other["one"], second)),
@@ -65,19 +66,19 @@ def test_damage_is_the_mean_divergence_from_the_float_outputs() -> None:
     assert told == [("sensitivity", 0.5), ("sensitivity", 1.0)]
 
 
-def test_the_same_weights_do_no_damage() -> None:
+def test_the_same_weights_do_no_damage(task: Classification) -> None:
     draw = np.random.default_rng(1)
     first, second = (draw.normal(0, 1, s).astype(np.float32) for s in ((6, 5), (5, 4)))
     images = draw.random((8, 1, 2, 3), np.float32)
-    found = damage(_two_layers(first, second), {"one": first, "two": second}, images)
+    found = damage(_two_layers(first, second), {"one": first, "two": second}, images, task.differ)
     assert found == {"one": 0.0, "two": 0.0}
 
 
-def test_large_scores_do_not_overflow() -> None:
+def test_large_scores_do_not_overflow(task: Classification) -> None:
     draw = np.random.default_rng(2)
     first, second = (draw.normal(0, 1e3, s).astype(np.float32) for s in ((6, 5), (5, 4)))
     images = draw.random((8, 1, 2, 3), np.float32)
-    found = damage(_two_layers(first, second), {"two": -second}, images)
+    found = damage(_two_layers(first, second), {"two": -second}, images, task.differ)
     assert np.isfinite(found["two"])
     assert found["two"] > 1
 

@@ -212,7 +212,7 @@ class TestModels:
         ]
         answers = np.concatenate(scores).argmax(1)
         metrics = compressed.runs[name].data.metrics
-        labels = test_split.labels
+        labels = test_split.targets
         assert metrics["accuracy/top1"] == pytest.approx(accuracy_score(labels, answers), abs=1e-12)
         macro = f1_score(labels, answers, average="macro")
         assert metrics["accuracy/f1_macro"] == pytest.approx(macro, abs=1e-9)
@@ -233,7 +233,7 @@ class TestModels:
         manifest = json.loads((place / "extra_files" / "netzip.json").read_text())
         twin = Twin.load(compressed.fetch(compressed.runs[name].info.run_id, "twin"))
         assert twin.digest() == manifest["twin_digest"]
-        assert twin.classes == tuple(manifest["classes"])
+        assert twin.facts == {"classes": manifest["classes"]}
 
     @pytest.mark.parametrize("name", GRADED)
     def test_layers_add_up_to_the_totals(self, compressed, name):

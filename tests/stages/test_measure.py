@@ -130,7 +130,7 @@ class TestBesideEachOther:
         session = onnxruntime.InferenceSession(foreign)
         split = task.split("test", final=True)
         answers = [np.asarray(session.run(None, {"images": x})[0]) for x, _ in split.batches(64)]
-        right = accuracy_score(split.labels, np.concatenate(answers).argmax(1))
+        right = accuracy_score(split.targets, np.concatenate(answers).argmax(1))
         assert metrics["accuracy/top1"] == pytest.approx(right, abs=1e-12)
         assert metrics["size/disk_bytes"] == foreign.stat().st_size
         ours = compressed.runs["int8"].data.metrics

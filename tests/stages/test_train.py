@@ -116,7 +116,7 @@ class TestPrepare:
 
     def test_a_network_that_answers_with_another_shape(self, compressed, task):
         factory = self.changed(compressed.recipe, name=None, factory="five_classes:make")
-        with pytest.raises(InputError, match=r"gives \(2, 5\) for two images"):
+        with pytest.raises(InputError, match=r"five_classes:make: answers 2 samples with \(2, 5\)"):
             prepare(factory, task)
 
     def test_one_mean_per_channel(self, compressed, task):
@@ -148,7 +148,7 @@ class TestPrepare:
         run = inside.runs["chain"].info
         file = Path(run.artifact_uri.removeprefix("file://"), "twin", "twin.json")
         before = file.read_text()
-        factory = {"kind": "factory", "name": "left_behind:make", "arguments": {}}
+        factory = {"kind": "factory", "name": "left_behind:make", "arguments": {"num_classes": 10}}
         given = self.changed(inside.recipe, name=None, uri=f"runs:/{run.run_id}")
         try:
             file.write_text(json.dumps(json.loads(before) | {"architecture": factory}))

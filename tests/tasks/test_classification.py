@@ -13,9 +13,11 @@ from torch import nn
 from torch.nn import functional
 
 from netzip_mlflow import runtimes
+from netzip_mlflow.data import Part, Source
 from netzip_mlflow.deployable import Deployable
 from netzip_mlflow.errors import InputError, NetzipError, SplitSealed
-from netzip_mlflow.recipe import DataSpec
+from netzip_mlflow.recipe import DataSpec, SplitRule
+from netzip_mlflow.signature import OutputSpec
 from netzip_mlflow.tasks import Evaluation, OutOfReach
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
@@ -27,7 +29,7 @@ class _Recorded:
     """A session that answers from a table, and notes what it was asked."""
 
     def __init__(self, scores: np.ndarray) -> None:
-        self.scores, self.sizes = scores, []
+        self.scores, self.sizes, self.outputs = scores, [], ("scores",)
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray]:
         start = sum(self.sizes)
@@ -46,7 +48,7 @@ def _scores(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 @pytest.fixture
 def labels(task: Classification) -> np.ndarray:
-    return task.split("test", final=True).labels
+    return task.split("test", final=True).targets
 
 
 def _evaluated(task: Classification, scores: np.ndarray, batch: int = 50) -> Evaluation:
@@ -63,6 +65,8 @@ def test_the_splits_are_there(task: Classification) -> None:
         assert task.split(name, final=True) is task.split(name)
     assert (task.classes, task.shape) == (("0", "1", "2", "3"), (3, 12, 12))
     assert (task.name, task.primary) == ("classification", "top1")
+    assert task.outputs == OutputSpec.of(scores=(4,))
+    assert (task.arguments, task.facts) == ({"num_classes": 4}, {"classes": ["0", "1", "2", "3"]})
 
 
 def test_only_the_final_evaluation_opens_the_test_split(task: Classification) -> None:
@@ -99,7 +103,7 @@ def test_evaluating_on_test_is_final_or_refused(task: Classification, labels: np
 def test_a_context_holds_no_test_data(task: Classification, twin: Twin) -> None:
     context = Context.of(task, twin)
     test = task.split("test", final=True)
-    held = [v for v in vars(context).values() if hasattr(v, "digest") and hasattr(v, "labels")]
+    held = [v for v in vars(context).values() if hasattr(v, "digest") and hasattr(v, "targets")]
     assert test.digest not in {split.digest for split in held}
     assert len(held) == 2
 
@@ -148,7 +152,7 @@ def test_batches_do_not_matter(task: Classification, labels: np.ndarray, batch: 
         progress=lambda what, done: shown.append((what, done)),
         final=True,
     )
-    np.testing.assert_array_equal(found.outputs, scores)
+    np.testing.assert_array_equal(found.outputs[0], scores)
     assert max(session.sizes) <= batch
     assert found.metrics == _evaluated(task, scores).metrics
     assert shown[-1] == ("evaluating on test", 1.0)
@@ -241,13 +245,15 @@ def test_the_loss_is_cross_entropy(task: Classification, smoothing: float) -> No
     targets = torch.tensor([0, 1, 2, 3, 0])
     soft = functional.one_hot(targets, 4) * (1 - smoothing) + smoothing / 4
     expected = -(soft * scores.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(task.loss(scores, targets, smoothing), expected)
+    torch.testing.assert_close(task.loss((scores,), targets, smoothing), expected)
 
 
 @pytest.mark.parametrize("count", [3, 5])
 def test_scores_of_other_classes_are_no_loss(task: Classification, count: int) -> None:
-    with pytest.raises(NetzipError, match=rf"shape \({count},\); the data set has 4 classes"):
-        task.loss(torch.zeros(2, count), torch.tensor([0, 1]), 0.0)
+    with pytest.raises(
+        NetzipError, match=rf"answers 2 samples with \(2, {count}\); allowed: .* scores \(4,\)"
+    ):
+        task.loss((torch.zeros(2, count),), torch.tensor([0, 1]), 0.0)
 
 
 # --- making a task --------------------------------------------------------------------------
@@ -271,6 +277,41 @@ def test_of_arrays_that_do_not_fit(arrays: dict[str, np.ndarray]) -> None:
     floats = arrays | {"x_train": arrays["x_train"].astype(np.float32)}
     with pytest.raises(InputError, match="x_train: has dtype float32; allowed: uint8"):
         Classification.of(floats)
+
+
+IMAGES, LABELS = np.zeros((4, 6, 5, 3), np.uint8), np.array([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "message"),
+    [
+        (("a",), LABELS * 0, "has 1 classes"),
+        (("a", "b"), LABELS.astype(float), "labels are float64"),
+        (("a", "b"), LABELS + 1, "2 labels outside the classes, the first is 2 at 1"),
+        (("a", "b"), LABELS - 1, "the first is -1 at 0"),
+    ],
+)
+def test_labels_that_are_none_of_the_classes(
+    classes: tuple[str, ...], labels: np.ndarray, message: str
+) -> None:
+    source = Source("mine", classes, {"train": Part(IMAGES, labels)})
+    with pytest.raises(InputError, match=message):
+        Classification.cut(source, DataSpec(factory="a:b", test=1), 0)
+
+
+def test_a_missing_class_is_named_with_its_split() -> None:
+    draw, classes = np.random.default_rng(0), ("cat", "dog", "owl")
+    parts = {
+        name: Part(draw.integers(0, 256, (len(y), 4, 4, 3), np.uint8), np.array(y))
+        for name, y in (("train", [0, 1, 2] * 3), ("test", [0, 2]), ("validation", [1]))
+    }
+    rules = {"validation": SplitRule(first=1, of="validation"), "calibration": 3}
+    with pytest.raises(InputError) as caught:
+        Classification.cut(Source("mine", classes, parts), DataSpec(factory="a:b", **rules), 0)
+    text = str(caught.value)
+    assert "test has no sample of class 'dog' (1)" in text
+    assert "validation has no sample of class 'cat' (0), 'owl' (2)" in text
+    assert "train" not in text
 
 
 def test_opened_from_a_recipe() -> None:

@@ -81,11 +81,12 @@ def test_a_wide_layer_takes_a_25th(context: Context, task: Classification) -> No
     from netzip_mlflow.quantisation import grids
     from netzip_mlflow.twin import Architecture, InputSpec
 
-    architecture = Architecture("factory", "tiny_networks:tiny", {"width": 64})
+    architecture = Architecture("factory", "tiny_networks:tiny", {**task.arguments, "width": 64})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = architecture.build(4, task.shape)
-    wide = Twin(model, InputSpec(task.shape, (0.4,) * 3, (0.2,) * 3), task.classes, architecture)
+        model = architecture.build(task.shape, task.outputs)
+    spec = InputSpec(task.shape, (0.4,) * 3, (0.2,) * 3)
+    wide = Twin(model, spec, task.outputs, architecture, task.facts)
     held = grids.put(wide, grids.levels(wide, {"conv2": "binary"}))
     made = PTQ().apply(grids.take(held, wide), context)
     layer = operations.layers(made.model)[1]

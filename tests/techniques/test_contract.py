@@ -11,6 +11,7 @@ import math
 import random
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,11 @@ def test_it_returns_what_its_kind_says(
     if found.traits.kind == "deploy":
         assert isinstance(made, Deployable)
         assert made.manifest["chain"] == [*twin.chain, label]
-        assert made.manifest["classes"] == list(twin.classes)
+        assert made.manifest["classes"] == twin.facts["classes"]
     else:
         assert isinstance(made, Twin)
         assert made.chain == (*twin.chain, label)
-        assert (made.input, made.classes) == (twin.input, twin.classes)
+        assert (made.input, made.outputs, made.facts) == (twin.input, twin.outputs, twin.facts)
         own = {p.data_ptr() for p in twin.model.parameters()}
         assert not own & {p.data_ptr() for p in made.model.parameters()}, "weights are shared"
 
@@ -198,7 +199,9 @@ class _Untouchable:
 
 
 @every_technique
-def test_it_reads_no_data_that_its_traits_deny(name: str, twin: Twin, context: Context) -> None:
+def test_it_reads_no_data_that_its_traits_deny(
+    name: str, twin: Twin, context: Context, changed: Callable[..., Any]
+) -> None:
     traits = techniques.find(name).traits
     denied: dict[str, Any] = {}
     if not traits.needs_training:
@@ -206,7 +209,8 @@ def test_it_reads_no_data_that_its_traits_deny(name: str, twin: Twin, context: C
     if not traits.needs_calibration:
         denied["calibration"] = _Untouchable()
     if traits.kind == "deploy":
-        denied["validate"] = denied["teacher"] = _Untouchable()
+        denied["teacher"] = _Untouchable()
+        denied["task"] = changed(context.task, validate=_Untouchable())
     techniques.find(name)().apply(twin, dataclasses.replace(context, **denied))
 
 

@@ -28,9 +28,9 @@ def test_the_student_takes_the_twins_place(twin: Twin, context: Context, tmp_pat
     """Edits of before are gone with the architecture; what follows starts anew from the student."""
     split = Factorise().apply(twin, context)
     made = Distil(student=TINY, arguments="{width: 4}", epochs=2).apply(split, context)
-    assert made.architecture == Architecture("factory", TINY, {"width": 4})
+    assert made.architecture == Architecture("factory", TINY, {"num_classes": 4, "width": 4})
     assert made.edits == ()
-    assert (made.input, made.classes) == (twin.input, twin.classes)
+    assert (made.input, made.outputs, made.facts) == (twin.input, twin.outputs, twin.facts)
     assert made.chain == ("factorise(0.5)", f"distil({TINY})")
     assert sum(p.numel() for p in made.model.parameters()) < sum(
         p.numel() for p in split.model.parameters()
@@ -51,7 +51,7 @@ def test_it_learns_from_the_incoming_twin_alone(
     twin: Twin, fresh_twin: Twin, task: Classification, context: Context
 ) -> None:
     """With alpha 1 and wrong labels, and no baseline in the context."""
-    rolled = replace(context.train, labels=np.roll(context.train.labels, 1))
+    rolled = replace(context.train, targets=np.roll(context.train.targets, 1))
     alone = replace(context, train=rolled, teacher=None)
     pupil = Distil(student=TINY, epochs=8, lr=0.1, batch=32, alpha=1.0)
     right = pupil.apply(twin, context)
@@ -106,14 +106,18 @@ def test_mistakes_are_found_when_the_recipe_is_read(
 @pytest.mark.parametrize("text", ['{"width": 4}', "{width: 4}", "width: 4"])
 def test_arguments_are_yaml_or_json(text: str) -> None:
     assert techniques.check({"candidates": {"c": [{"distil": {"arguments": text}}]}}) == []
-    made = Distil(student=TINY, arguments=text)._architecture()
+    made = Distil(student=TINY, arguments=text)._architecture({})
     assert made == Architecture("factory", TINY, {"width": 4})
 
 
 @pytest.mark.parametrize(
     ("student", "arguments", "message"),
     [
-        (TINY, "{num_classes: 7}", r"student tiny_networks:tiny: .*gives \(2, 7\).*\(2, 4\)"),
+        (
+            TINY,
+            "{num_classes: 7}",
+            r"student .*tiny: answers 2 samples with \(2, 7\); .* \(4,\)",
+        ),
         (TINY, "{wdth: 7}", r"student tiny_networks:tiny: .*cannot be called with .*wdth"),
         ("lenet5", None, "student lenet5: lenet5 cannot take images of 12x12; allowed: 16x16"),
         (TINY, "[]", "arguments: it is list; allowed: a mapping"),

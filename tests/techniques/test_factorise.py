@@ -15,10 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from netzip_mlflow.edits import low_rank
 from netzip_mlflow.errors import InputError, NetzipError
 from netzip_mlflow.models import build
+from netzip_mlflow.signature import OutputSpec
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.techniques.factorise import Factorise
 from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.twin import Architecture, Grid, InputSpec, Twin
+
+SCORES, FACTS = OutputSpec.of(scores=(4,)), {"classes": ["0", "1", "2", "3"]}
 
 
 def _kernel(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -34,12 +37,12 @@ def _macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
 
 
 def _resnet8(seed: int = 0, name: str = "resnet8", **arguments: Any) -> Twin:
-    architecture = Architecture("name", name, arguments)
+    architecture = Architecture("name", name, {"num_classes": 4, **arguments})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = architecture.build(4, (3, 32, 32))
+        model = architecture.build((3, 32, 32), SCORES)
     spec = InputSpec((3, 32, 32), (0.5,) * 3, (0.25,) * 3)
-    return Twin(model, spec, tuple("abcd"), architecture)
+    return Twin(model, spec, SCORES, architecture, FACTS)
 
 
 # --- arithmetic -----------------------------------------------------------------------------
@@ -253,7 +256,7 @@ def test_a_layer_that_is_read_and_not_called_is_named(context: Context) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.linear(x.flatten(1)) * self.linear.weight.mean()
 
-    twin = Twin.of(Reader(), shape=(3, 4, 4), classes=48)
+    twin = Twin.of(Reader(), shape=(3, 4, 4))
     with pytest.raises(NetzipError, match=r"other than by calling it.*name it in keep"):
         Factorise(ratio=0.25).apply(twin, context)
     assert Factorise(ratio=0.25, keep="linear").apply(twin, context).edits == ()
@@ -355,7 +358,7 @@ def test_twice_split_it_is_saved_and_rebuilt(name: str, context: Context, tmp_pa
     ],
 )
 def test_edits_that_do_not_fit_are_refused(layers: dict[str, list[int]], message: str) -> None:
-    model = build("resnet8", classes=4, channels=3, size=(32, 32))
+    model = build("resnet8", (3, 32, 32), {"num_classes": 4})
     with pytest.raises(InputError, match=message):
         low_rank.replay(model, {"layers": layers})
 

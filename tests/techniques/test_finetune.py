@@ -68,7 +68,7 @@ def test_alpha_one_copies_the_teacher_not_the_labels(
 ) -> None:
     """With wrong labels and alpha 1 the student still learns: labels play no part."""
     split = context.train
-    rolled = replace(split, labels=np.roll(split.labels, 1))
+    rolled = replace(split, targets=np.roll(split.targets, 1))
     wrong = replace(context, train=rolled)
     tuned = Finetune(epochs=8, lr=0.1, batch=32, teacher="baseline", alpha=1.0)
     right = tuned.apply(fresh_twin, context)

@@ -98,7 +98,7 @@ def test_bf16_ties_and_ends_of_the_range(context: Context) -> None:
     layer = nn.Sequential(nn.Flatten(), nn.Linear(32, 2, bias=False))
     with torch.no_grad():
         layer[1].weight.copy_(torch.stack([values, -values]))
-    twin = Twin.of(layer, shape=(2, 4, 4), classes=2)
+    twin = Twin.of(layer, shape=(2, 4, 4))
     made = Half("bf16").apply(twin, context)
     (tensor,) = (t for t in made.model.graph.initializer if t.data_type == TensorProto.BFLOAT16)
     expected = layer[1].weight.detach().to(torch.bfloat16)

@@ -29,7 +29,7 @@ def test_the_channels_with_the_largest_l1_norm_stay(context: Context) -> None:
         net.get_parameter("0.weight").copy_(size.view(-1, 1, 1, 1).expand(6, 3, 3, 3))
         net.get_parameter("4.weight").fill_(0.25)
     before = net.get_parameter("0.bias").detach().clone()
-    made = PruneChannels(0.5, round_to=1).apply(Twin.of(net, shape=(3, 8, 8), classes=4), context)
+    made = PruneChannels(0.5, round_to=1).apply(Twin.of(net, shape=(3, 8, 8)), context)
     stay = [0, 2, 4]
     assert removed(made) == {"0": [1, 3, 5]}
     assert torch.equal(made.model.get_parameter("0.weight")[:, 0, 0, 0], size[stay])
@@ -43,7 +43,7 @@ def test_what_reads_a_channel_counts_as_what_makes_it(context: Context) -> None:
         net.get_parameter("0.weight").fill_(0.1)
         read = torch.tensor([0.3, 0.1, 0.2, 0.4]).repeat_interleave(4)  # four pixels a channel
         net.get_parameter("3.weight").copy_(read.expand(4, 16))
-    made = PruneChannels(0.5, round_to=1).apply(Twin.of(net, shape=(3, 2, 2), classes=4), context)
+    made = PruneChannels(0.5, round_to=1).apply(Twin.of(net, shape=(3, 2, 2)), context)
     assert removed(made) == {"0": [1, 2]}
     left = made.model.get_parameter("3.weight")
     assert torch.equal(left, read[[0, 1, 2, 3, 12, 13, 14, 15]].expand(4, 8))
@@ -85,9 +85,9 @@ def test_taylor_is_the_change_of_the_loss(twin: Twin, context: Context) -> None:
             kept = weight[:, unit].clone()
             for images, labels in batches:
                 weight[:, unit] = kept * (1 - h)
-                lower = context.task.loss(network(images), labels, 0.0)
+                lower = context.task.loss((network(images),), labels, 0.0)
                 weight[:, unit] = kept * (1 + h)
-                upper = context.task.loss(network(images), labels, 0.0)
+                upper = context.task.loss((network(images),), labels, 0.0)
                 total[unit] += ((upper - lower) / (2 * h)) ** 2 * len(labels)
             weight[:, unit] = kept
     wanted = total / sum(len(labels) for _, labels in batches)

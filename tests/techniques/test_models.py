@@ -198,15 +198,15 @@ def _bench(name: str, exports: Exports) -> Bench:
         },
         calibration=16,
     )
-    architecture = Architecture("name", name)
+    architecture = Architecture("name", name, task.arguments)
     if name == "vit":
-        architecture = Architecture("factory", "tiny_networks:vision_transformer")
+        architecture = Architecture("factory", "tiny_networks:vision_transformer", task.arguments)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = architecture.build(CLASSES, task.shape)
+        model = architecture.build(task.shape, task.outputs)
         _stir(model)
     spec = InputSpec(task.shape, (0.5,) * kind.channels, (0.25,) * kind.channels)
-    twin = Twin(model.eval(), spec, task.classes, architecture)
+    twin = Twin(model.eval(), spec, task.outputs, architecture, task.facts)
     return Bench(twin, Context.of(task, twin, device="cpu", threads=1, exports=exports))
 
 

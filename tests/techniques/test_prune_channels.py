@@ -19,6 +19,7 @@ from netzip_mlflow.edits import channels
 from netzip_mlflow.edits.channels import find_groups
 from netzip_mlflow.errors import NetzipError
 from netzip_mlflow.metrics import operations
+from netzip_mlflow.signature import OutputSpec
 from netzip_mlflow.tasks.classification import Classification
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.techniques.finetune import Finetune
@@ -26,19 +27,21 @@ from netzip_mlflow.techniques.fp32 import deploy
 from netzip_mlflow.techniques.prune_channels import PruneChannels
 from netzip_mlflow.twin import Architecture, InputSpec, Twin
 
+SCORES, FACTS = OutputSpec.of(scores=(4,)), {"classes": ["0", "1", "2", "3"]}
+
 
 def named(name: str, side: int = 32, kind: str = "name", **arguments: Any) -> Twin:
     """A network with seeded random weights and BatchNorm statistics, rebuildable."""
-    architecture = Architecture(kind, name, arguments)
+    architecture = Architecture(kind, name, {"num_classes": 4, **arguments})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = architecture.build(4, (3, side, side))
+        model = architecture.build((3, side, side), SCORES)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, std=0.2)
     spec = InputSpec((3, side, side), (0.4,) * 3, (0.2,) * 3)
-    return Twin(model.eval(), spec, tuple("abcd"), architecture)
+    return Twin(model.eval(), spec, SCORES, architecture, FACTS)
 
 
 def answer(twin: Twin, model: nn.Module | None = None, seed: int = 0) -> torch.Tensor:
@@ -232,7 +235,7 @@ def assert_rebuilt(made: Twin, folder: Path) -> None:
     assert {k: v.shape for k, v in one.items()} == {k: v.shape for k, v in two.items()}
     assert torch.equal(answer(again), answer(made))
     assert again.digest() == made.digest()
-    fresh = made.architecture.build(len(made.classes), made.input.shape)  # type: ignore[union-attr]
+    fresh = made.architecture.build(made.input.shape, made.outputs)  # type: ignore[union-attr]
     flags = [p.requires_grad for p in fresh.parameters()]
     for edit in made.edits:
         channels.replay(fresh, json.loads(json.dumps(edit.data)))
@@ -368,7 +371,7 @@ def test_a_transformer_loses_hidden_features(context: Context) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = vision_transformer(4).eval()
-    origin = Twin.of(model, shape=(3, 32, 32), classes=4)
+    origin = Twin.of(model, shape=(3, 32, 32))
     made = PruneChannels(0.5).apply(origin, context)
     readers = {f"encoder.layers.encoder_layer_{i}.mlp.0": "" for i in (0, 1)}
     readers = {name: name.replace("mlp.0", "mlp.3") for name in readers}

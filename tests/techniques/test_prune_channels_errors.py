@@ -10,6 +10,7 @@ from torch import nn
 
 from netzip_mlflow import techniques
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.signature import OutputSpec
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.techniques.prune_channels import PruneChannels
 from netzip_mlflow.techniques.prune_l1 import PruneL1
@@ -68,7 +69,7 @@ class _Untraceable(nn.Module):
 
 
 def test_a_network_that_cannot_be_traced(context: Context) -> None:
-    net = Twin.of(_Untraceable(), shape=(3, 8, 8), classes=4)
+    net = Twin.of(_Untraceable(), shape=(3, 8, 8), outputs=OutputSpec.of(scores=(4,)))
     with pytest.raises(NetzipError, match=r"_Untraceable cannot be traced.*3x8x8.*only on Sundays"):
         PruneChannels().apply(net, context)
 

@@ -165,12 +165,12 @@ def test_a_resnet20_is_all_int8_and_a_quarter_of_the_size(
         },
         calibration=40,
     )
-    architecture = Architecture("name", "resnet20_cifar", {})
+    architecture = Architecture("name", "resnet20_cifar", task.arguments)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = architecture.build(10, task.shape)
+        model = architecture.build(task.shape, task.outputs)
     spec = InputSpec(task.shape, (0.48, 0.48, 0.45), (0.25, 0.24, 0.26))
-    twin = Twin(model, spec, task.classes, architecture)
+    twin = Twin(model, spec, task.outputs, architecture, task.facts)
     context = Context.of(task, twin, device="cpu", threads=1)
     made, full = PTQ().apply(twin, context), deploy(twin, context)
     assert sum(layer["parameters"] for layer in full.manifest["layers"]) >= 250_000
@@ -342,7 +342,7 @@ def test_a_network_without_biases_and_without_normalisation(
             torch.nn.Flatten(),
             torch.nn.Linear(512, 4, bias=False),
         )
-    bare = Twin.of(model, shape=(3, 12, 12), classes=context.task.classes)
+    bare = Twin.of(model, shape=(3, 12, 12))
     made = PTQ(bits=4, edges=4).apply(bare, context)
     kinds = optimised(made.model)
     assert kinds.count("QLinearConv") == 2

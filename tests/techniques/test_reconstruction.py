@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional
 
 from netzip_mlflow.edits.channels import Removal, remove
+from netzip_mlflow.signature import InputSpec, OutputSpec
 from netzip_mlflow.techniques import Context, reconstruction
 from netzip_mlflow.techniques.prune_channels import PruneChannels
-from netzip_mlflow.twin import InputSpec, Twin
+from netzip_mlflow.twin import Twin
 
 SHAPE = (3, 12, 12)
 
@@ -45,7 +46,7 @@ def made(model: type[Plain] = Plain) -> Twin:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         network = model().eval()
-    return Twin(network, InputSpec(SHAPE, (0.4,) * 3, (0.2,) * 3), tuple("abcd"))
+    return Twin(network, InputSpec(SHAPE, (0.4,) * 3, (0.2,) * 3), OutputSpec.of(scores=(4,)))
 
 
 def without(twin: Twin, *channels: int) -> tuple[Twin, list[Removal]]:

@@ -25,11 +25,12 @@ Optimised = Callable[[onnx.ModelProto], list[str]]
 @pytest.fixture(scope="module")
 def deep(task: Classification) -> Twin:
     """resnet8 with random weights: seven inner 3x3 layers, two of 1x1."""
-    architecture = Architecture("name", "resnet8", {})
+    architecture = Architecture("name", "resnet8", task.arguments)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = architecture.build(4, task.shape)
-    return Twin(model, InputSpec(task.shape, (0.4,) * 3, (0.2,) * 3), task.classes, architecture)
+        model = architecture.build(task.shape, task.outputs)
+    spec = InputSpec(task.shape, (0.4,) * 3, (0.2,) * 3)
+    return Twin(model, spec, task.outputs, architecture, task.facts)
 
 
 def _kernels(weight: torch.Tensor, scale: torch.Tensor) -> set[tuple[int, ...]]:

@@ -297,7 +297,7 @@ def test_a_context_of_a_task(task: Classification, twin: Twin) -> None:
 def test_a_context_of_a_network_for_other_images(task: Classification, twin: Twin) -> None:
     """Whoever calls from Python learns it before calibration or training."""
     wide = twin.replace(input=dataclasses.replace(twin.input, shape=(3, 16, 16)))
-    says = r"teacher: the network takes images of \(3, 16, 16\); allowed: \(3, 12, 12\)"
+    says = r"teacher: the network takes samples of \(3, 16, 16\); allowed: \(3, 12, 12\)"
     with pytest.raises(InputError, match=says):
         Context.of(task, wide)
 

@@ -85,9 +85,7 @@ def test_masks_survive_training(
 ) -> None:
     pruned = technique(0.7).apply(twin, context)
     spec = TrainSpec(epochs=3, lr=0.1, momentum=0.9, weight_decay=0.1, precision="float32")
-    made = training.fit(
-        pruned, context.train, spec=spec, loss=task.loss, validate=task.validate, threads=1
-    ).twin
+    made = training.fit(pruned, context.train, task, spec=spec, threads=1).twin
     zeros = weights(pruned) == 0
     assert not weights(made)[zeros].any()
     assert (weights(made)[~zeros] != weights(pruned)[~zeros]).mean() > 0.9, "the rest has moved"
@@ -122,8 +120,8 @@ def test_a_pruned_resnet20_is_as_small_as_its_weights_without_zeros(
 ) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = models.build("resnet20_cifar", classes=4, channels=3, size=(32, 32))
-    twin = Twin.of(model.eval(), shape=(3, 32, 32), classes=4)
+        model = models.build("resnet20_cifar", (3, 32, 32), {"num_classes": 4})
+    twin = Twin.of(model.eval(), shape=(3, 32, 32))
     full, sparse = (
         deploy(network, context).model.ByteSize()
         for network in (twin, PruneL1(ratio).apply(twin, context))
@@ -136,7 +134,7 @@ def test_a_pruned_resnet20_is_as_small_as_its_weights_without_zeros(
 def _linear(values: np.ndarray) -> Twin:
     layer = nn.Linear(values.size, 1, bias=False)
     layer.weight = nn.Parameter(torch.from_numpy(values)[None])
-    return Twin.of(layer, shape=(1, 1, values.size), classes=1)
+    return Twin.of(layer, shape=(1, 1, values.size))
 
 
 @given(
@@ -162,7 +160,7 @@ def test_any_ratio_of_any_weights(values: list[int], ratio: float, signs, contex
 
 @both
 def test_a_network_without_weights_is_refused(technique: type, context: Context) -> None:
-    bare = Twin.of(nn.Sequential(nn.Flatten(), nn.ReLU()), shape=(1, 2, 2), classes=4)
+    bare = Twin.of(nn.Sequential(nn.Flatten(), nn.ReLU()), shape=(1, 2, 2))
     with pytest.raises(NetzipError, match=r"^prune_\w+\(0.3\): the network has no convolution"):
         technique().apply(bare, context)
 

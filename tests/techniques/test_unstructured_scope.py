@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from netzip_mlflow.errors import NetzipError
+from netzip_mlflow.signature import OutputSpec
 from netzip_mlflow.techniques import Context
 from netzip_mlflow.techniques.prune_l1 import PruneL1
 from netzip_mlflow.techniques.prune_random import PruneRandom
@@ -127,7 +128,7 @@ def test_a_layer_that_would_be_emptied_is_named(masked: bool, twin: Twin, contex
 
 def test_a_ratio_that_empties_a_tiny_layer_is_refused_per_layer_too(context: Context) -> None:
     tiny = nn.Sequential(nn.Flatten(), nn.Linear(4, 1), nn.Linear(1, 1))
-    twin = Twin.of(tiny, shape=(1, 2, 2), classes=1)
+    twin = Twin.of(tiny, shape=(1, 2, 2))
     with pytest.raises(NetzipError, match=r"no weight in layer '2'.*allowed: a lower ratio, or"):
         PruneL1(0.6, scope="layer").apply(twin, context)
 
@@ -140,7 +141,7 @@ def test_a_shared_weight_is_pruned_once(technique: type, context: Context) -> No
             self.one, self.two = nn.Linear(8, 8), nn.Linear(8, 8)
             self.two.weight = self.one.weight
 
-    twin = Twin.of(Tied(), shape=(1, 1, 8), classes=8)
+    twin = Twin.of(Tied(), shape=(1, 1, 8), outputs=OutputSpec.of(scores=(8,)))
     made = technique(0.5).apply(twin, context)
     assert list(made.masks) == ["one.weight"]
     weight = made.model.get_parameter("one.weight")

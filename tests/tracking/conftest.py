@@ -86,7 +86,7 @@ def folder(tmp_path: Path) -> Path:
         "task": "classification",
         "chain": ["prune_l1(0.3)", "ptq(int8)"],
         "input": {"name": "images", "shape": list(SHAPE)},
-        "output": "scores",
+        "outputs": [{"name": "scores", "shape": [len(CLASSES)]}],
         "classes": list(CLASSES),
         "model_digest": hashlib.sha256((place / "model.onnx").read_bytes()).hexdigest()[:16],
         "versions": {name: version(name) for name in ("onnx", "onnxruntime")},
