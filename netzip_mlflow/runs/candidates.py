@@ -204,7 +204,8 @@ def inspect_and_judge(made: Candidate, baseline: Candidate | None, conditions: C
     if made.twin is not None:
         _check_count(made, measured)
     _write_layers(made, measured)
-    made.run.artifact(sheet.write(made.folder / "per_class.csv", measured.per_class))
+    if measured.per_class:
+        made.run.artifact(sheet.write(made.folder / "per_class.csv", measured.per_class))
     made.run.log(measured.metrics)
     for split, evaluation in measured.model.evaluations.items():
         accuracy = evaluation.metrics[f"accuracy/{task.primary}"]
