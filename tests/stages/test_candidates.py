@@ -49,8 +49,8 @@ def test_a_failure_is_a_row_too(at_work, error, reason):
     assert run.info.status == "FAILED"
     assert run.data.tags["netzip.reason"] == reason
     row = candidates.row(made)
-    assert (row["name"], row["status"], row["error"]) == ("small", "FAILED", reason)
-    assert row["run_id"] == made.run.id
+    assert (row.name, row.status, row.error) == ("small", "FAILED", reason)
+    assert row.run_id == made.run.id
 
 
 def test_no_technique_gets_the_test_split(at_work, task, twin, context):

@@ -106,7 +106,10 @@ def test_other_data_are_refused_before_any_run(
     monkeypatch.syspath_prepend(tmp_path)
     count = len(compressed.client.search_runs([compressed.outcome.experiment_id]))
     for change, says in (
-        ("data={name: digits, size: 28, test: 0.2}", r"takes \(1, 32, 32\) .* \(1, 28, 28\)"),
+        (
+            "data={name: digits, size: 28, test: 0.2}",
+            r"input: \(1, 32, 32\) given, \(1, 28, 28\) wanted",
+        ),
         (
             "data={factory: 'halves:two', test: 0.2, calibration: 16}",
             "knows 10 classes; the data set gives .* and 2",
