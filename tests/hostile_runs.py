@@ -98,7 +98,7 @@ def serve() -> None:
     from matplotlib.figure import Figure
 
     plots.figures = lambda *_given, **_named: {"blank": Figure()}
-    calm, home = dict(os.environ), sys.path.copy()
+    calm, home, limit = dict(os.environ), sys.path.copy(), sys.getrecursionlimit()
     answers.write("ready\n")
     answers.flush()
     for line in sys.stdin:
@@ -109,6 +109,7 @@ def serve() -> None:
         sys.path[:] = home
         sys.modules.pop("own_code", None)
         tempfile.tempdir = None
+        sys.setrecursionlimit(limit)  # a user's module may have changed it
         with _said_into(Path("../out"), 1), _said_into(Path("../err"), 2):
             start = time.process_time()
             status = _status(cli.main, request["arguments"])
