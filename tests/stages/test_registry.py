@@ -112,7 +112,7 @@ def test_other_data_are_refused_before_any_run(
         ),
         (
             "data={factory: 'halves:two', test: 0.2, calibration: 16}",
-            "knows 10 classes; the data set gives .* and 2",
+            r"outputs: scores \(10,\) given, scores \(2,\) wanted",
         ),
     ):
         with pytest.raises(InputError, match=rf"^model\.uri: {uri} .*{says}"):
